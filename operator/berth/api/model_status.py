@@ -1,0 +1,200 @@
+"""The status of a Model: what Berth reports. Phases and conditions are decided in planning."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from berth.api.base import ApiType
+
+Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+"""A time as the API server writes it: RFC 3339, UTC, whole seconds."""
+
+
+class Phase(StrEnum):
+    """Where a Model is in its life; computed from the conditions."""
+
+    PENDING = "Pending"
+    PROVISIONING = "Provisioning"
+    QUEUED = "Queued"
+    LOADING = "Loading"
+    READY = "Ready"
+    UPDATING = "Updating"
+    DEGRADED = "Degraded"
+    DRAINING = "Draining"
+    STOPPED = "Stopped"
+    FAILED = "Failed"
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiType):
+    """One observation, in the shape of metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Ready, Reconciling, Stalled, Accepted, Provisioned, Admitted or Available."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    reason: Annotated[str, Field(max_length=1024)]
+    """One word for programs."""
+    message: Annotated[str, Field(max_length=32768)]
+    """A sentence for people."""
+    last_transition_time: Timestamp
+    """When the status last changed."""
+    observed_generation: int
+    """The generation of the spec that this was seen for."""
+
+
+class Provisioning(ApiType):
+    """How the download of the weights goes."""
+
+    uri: str | None = None
+    """What is downloaded."""
+    revision: str | None = None
+    """The exact revision, for example a commit."""
+    bytes_total: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Bytes to download."""
+    bytes_done: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Bytes downloaded."""
+    percent: int | None = None
+    """Share that is downloaded, 0 to 100."""
+    bytes_per_second: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Speed of late."""
+    eta_seconds: int | None = None
+    """Seconds that are left at this speed."""
+    files_total: int | None = None
+    """Files to download."""
+    files_done: int | None = None
+    """Files downloaded and verified."""
+    verified: bool | None = None
+    """Whether every digest was compared."""
+    attempt: int | None = None
+    """How often it was begun."""
+    last_error: str | None = None
+    """Why the last attempt ended."""
+
+
+class MemorySource(StrEnum):
+    """Where the figure of needed GPU memory comes from."""
+
+    DECLARED = "Declared"
+    ESTIMATED = "Estimated"
+
+
+class GpuStatus(ApiType):
+    """GPU memory of one replica."""
+
+    required_mi_b: Annotated[int | None, Field(alias="requiredMiB")] = None
+    """MiB needed on each GPU."""
+    source: MemorySource | None = None
+    """Whether that was declared or estimated."""
+    measured_mi_b: Annotated[int | None, Field(alias="measuredMiB")] = None
+    """MiB measured on the GPU that uses most."""
+    nodes: Annotated[list[str], Field(max_length=1000)] | None = None
+    """Nodes that replicas run on."""
+
+
+class QueueStatus(ApiType):
+    """What a Model waits for."""
+
+    position: str | None = None
+    """Place in the queue: exact up to 10, then `>10`."""
+    reason: str | None = None
+    """One word: what it waits for."""
+    message: str | None = None
+    """The same as a sentence with numbers."""
+    since: Timestamp | None = None
+    """Since when."""
+
+
+class LoadState(StrEnum):
+    """Whether a server works on requests."""
+
+    IDLE = "Idle"
+    BUSY = "Busy"
+    UNKNOWN = "Unknown"
+
+
+class LoadStatus(ApiType):
+    """Whether requests are worked on."""
+
+    state: LoadState
+    """Idle, Busy or Unknown."""
+    since: Timestamp | None = None
+    """Since when."""
+
+
+class LastFailure(ApiType):
+    """The last thing that went wrong. It stays for reading after recovery."""
+
+    reason: str
+    """One word: what it was."""
+    message: str
+    """The same as a sentence, with the last lines of the server where there are any."""
+    exit_code: int | None = None
+    """Exit code of the server."""
+    at: Timestamp | None = None
+    """When it happened."""
+
+
+class Timeline(ApiType):
+    """When the Model reached each step of its latest start."""
+
+    queued_at: Timestamp | None = None
+    """Seen, or woken up."""
+    provisioned_at: Timestamp | None = None
+    """Weights there."""
+    admitted_at: Timestamp | None = None
+    """Allowed to ask for GPUs."""
+    started_at: Timestamp | None = None
+    """First server process started."""
+    ready_at: Timestamp | None = None
+    """First healthy answer."""
+
+
+class ModelStatus(ApiType):
+    """What is: computed by Berth, never by hand."""
+
+    observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] = -1
+    """Generation of the spec that this status is about; -1 until Berth has seen the Model."""
+    phase: Phase = Phase.PENDING
+    """Where the Model is in its life."""
+    conditions: Annotated[
+        list[Condition],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] | None = None
+    """Ready, Reconciling, Stalled, Accepted, Provisioned, Admitted, Available."""
+    url: str | None = None
+    """Where the server answers within the cluster."""
+    selector: str | None = None
+    """Labels of the server Pods, for autoscalers."""
+    replicas: int | None = None
+    """Server Pods that exist."""
+    admitted_replicas: int | None = None
+    """Replicas that may run."""
+    ready_replicas: int | None = None
+    """Replicas that answer."""
+    ready: str | None = None
+    """Replicas that answer of those wanted, for example `1/2`; for the table of kubectl get."""
+    provisioning: Provisioning | None = None
+    """How the download goes."""
+    gpu: GpuStatus | None = None
+    """GPU memory."""
+    queue: QueueStatus | None = None
+    """What it waits for."""
+    load: LoadStatus | None = None
+    """Whether requests are worked on."""
+    restarts: int | None = None
+    """Restarts of the servers that exist."""
+    last_failure: LastFailure | None = None
+    """The last thing that went wrong."""
+    timeline: Timeline | None = None
+    """When each step was reached."""
+    upgrade_available: bool | None = None
+    """Whether this version of Berth would render other Pods; they are left alone until rollout.onUpgrade or a change allows it."""

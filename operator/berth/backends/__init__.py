@@ -1,0 +1,1 @@
+"""The inference servers: one file each says how it is started, probed, measured and drained."""

@@ -1,0 +1,1 @@
+"""The shell around the planner: when to look, and carrying out plans."""
