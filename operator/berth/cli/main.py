@@ -1,0 +1,95 @@
+"""The `berth` command: each part of Berth that runs as a process is a subcommand."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import click
+from pythonjsonlogger.json import JsonFormatter
+
+from berth import __version__
+from berth.cluster.errors import ApiError
+from berth.controllers.operator import Operator, OperatorSettings
+from berth.planning.policy import Policy
+from berth.planning.render_settings import RenderSettings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="berth")
+def main() -> None:
+    """Model lifecycle manager for Kubernetes."""
+
+
+@main.command()
+@click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Default: in-cluster.")
+@click.option("--namespace", help="Serve this namespace only. Default: all.")
+@click.option("--lease-namespace", default="berth-system", show_default=True, envvar="POD_NAMESPACE", help="Where the Lease of the election is.")
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address of /healthz, /readyz and /metrics.")  # noqa: S104
+@click.option("--port", default=8080, show_default=True, help="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
+@click.option("--workers", default=32, show_default=True, type=click.IntRange(1, 256), help="Models worked on side by side.")
+@click.option("--sweep-interval", default=600.0, show_default=True, type=click.FloatRange(min=1), help="Seconds between comparisons of the memory with the API server.")
+@click.option("--crash-budget", default=5, show_default=True, type=click.IntRange(min=1), help="Restarts in a row until a server is Failed.")
+@click.option("--image-pull-patience", default=600.0, show_default=True, type=click.FloatRange(min=0), help="Seconds that an image may fail to be pulled.")
+@click.option("--config-patience", default=300.0, show_default=True, type=click.FloatRange(min=0), help="Seconds that a Secret or ConfigMap may be missing.")
+@click.option("--refusal-interval", default=30.0, show_default=True, type=click.FloatRange(min=1), help="Seconds until a refused object is tried again.")
+@click.option("--allow-unsafe-pod-template", is_flag=True, help="Let spec.podTemplate set hostPath, privileged and the like.")
+@click.option("--log-format", default="json", show_default=True, type=click.Choice(["json", "text"]))
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))
+def operator(
+    kubeconfig: Path | None,
+    namespace: str | None,
+    lease_namespace: str,
+    host: str,
+    port: int,
+    workers: int,
+    sweep_interval: float,
+    crash_budget: int,
+    image_pull_patience: float,
+    config_patience: float,
+    refusal_interval: float,
+    allow_unsafe_pod_template: bool,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Reconcile Models into Deployments and Services."""
+    _configure_logging(log_format, log_level)
+    policy = Policy(
+        render=RenderSettings(operator_namespace=lease_namespace, allow_unsafe_pod_template=allow_unsafe_pod_template),
+        crash_budget=crash_budget,
+        image_pull_patience=image_pull_patience,
+        config_patience=config_patience,
+        refusal_interval=refusal_interval,
+    )
+    settings = OperatorSettings(
+        kubeconfig=kubeconfig,
+        namespace=namespace,
+        lease_namespace=lease_namespace,
+        host=host,
+        port=port,
+        workers=workers,
+        sweep_interval=sweep_interval,
+        policy=policy,
+    )
+    try:
+        asyncio.run(_run(settings))
+    except ApiError as error:
+        sys.exit(f"berth: the Kubernetes API cannot be used: {error}")
+
+
+async def _run(settings: OperatorSettings) -> None:
+    await Operator(settings).run()
+
+
+def _configure_logging(log_format: str, level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        handler.setFormatter(
+            JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields={"asctime": "time", "levelname": "level"})
+        )
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if level != "debug":
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        logging.getLogger("aiohttp").setLevel(logging.WARNING)

@@ -1,0 +1,162 @@
+"""Carries out a Plan: apply what differs, delete what is unwanted, write the status once, tell the Events.
+
+It decides nothing. What the API server refuses is handed to the store, so that the next plan can say so.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from berth.api.base import API_VERSION
+from berth.cluster import resources
+from berth.cluster.errors import (
+    ApiError,
+    FieldManagerConflictError,
+    ForbiddenError,
+    InvalidObjectError,
+    ResourceVersionConflictError,
+)
+from berth.cluster.gateway import Gateway
+from berth.controllers.events import EventRecorder
+from berth.controllers.metrics import Metrics
+from berth.controllers.store import Key, Store
+from berth.planning import names
+from berth.planning.equality import differences
+from berth.planning.redaction import redact
+from berth.planning.world import Apply, Delete, ModelWorld, Plan, Refusal
+
+logger = logging.getLogger(__name__)
+
+_TERMINATING = "because it is being terminated"
+
+
+class StaleDecisionError(Exception):
+    """The decision rested on an outdated object: it is dropped and planned anew."""
+
+
+class Executor:
+    """Carries out plans against one cluster."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        store: Store,
+        recorder: EventRecorder,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._gateway, self._store, self._recorder, self._metrics, self._clock = gateway, store, recorder, metrics, clock
+
+    async def carry_out(self, key: Key, world: ModelWorld, plan: Plan) -> bool:
+        """Carry out the plan; False when something was refused, so that the key has to be planned again at once.
+
+        Raises StaleDecisionError when the decision was outdated, ApiError when the API server failed.
+        """
+        applies = [change for change in plan.changes if isinstance(change, Apply)]
+        deletes = [change for change in plan.changes if isinstance(change, Delete)]
+        outcomes = await asyncio.gather(*(self._apply(key, apply) for apply in applies), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        if not all(outcomes):
+            return False
+        for delete in deletes:
+            await self._delete(delete)
+        if plan.status is not None:
+            await self._write_status(key, world, plan)
+        for note in plan.notes:
+            await self._recorder.record(world.subject, note)
+        return True
+
+    async def _apply(self, key: Key, change: Apply) -> bool:
+        kind, metadata = change.manifest["kind"], change.manifest["metadata"]
+        digest = metadata["annotations"][names.APPLIED_ANNOTATION]
+        try:
+            applied = await self._gateway.apply(change.manifest, force=change.force)
+        except ResourceVersionConflictError as error:
+            raise StaleDecisionError(str(error)) from error
+        except (FieldManagerConflictError, InvalidObjectError, ForbiddenError) as error:
+            reason = self._refusal_reason(change, error)
+            if reason is None:
+                raise
+            self._store.refuse(
+                key, Refusal(kind, metadata["name"], reason, self._refusal_message(change, error, reason), digest, self._clock())
+            )
+            return False
+        self._store.observe(applied)
+        unequal = frozenset(self._unequal(change, applied))
+        if unequal:
+            self._metrics.unequal_applies.labels(kind=kind).inc()
+            logger.warning("applied %s differs from what was wanted at %s", key, ", ".join(sorted(unequal)))
+        self._store.accept(key, kind, digest, unequal)
+        return True
+
+    @staticmethod
+    def _unequal(change: Apply, applied: dict[str, object]) -> list[str]:
+        """Differences after an apply; the resourceVersion of the decision is outdated by the write itself."""
+        metadata = {k: v for k, v in change.manifest["metadata"].items() if k != "resourceVersion"}
+        return differences({**change.manifest, "metadata": metadata}, applied)
+
+    @staticmethod
+    def _refusal_reason(change: Apply, error: ApiError) -> str | None:
+        """The status reason for a refusal; None when trying again is all that can be done."""
+        if isinstance(error, FieldManagerConflictError):
+            return "NameConflict"
+        if isinstance(error, ForbiddenError):
+            return "QuotaExceeded" if "exceeded quota" in error.message else None
+        if "resourceVersion" not in change.manifest["metadata"] and "immutable" in error.message:
+            return "NameConflict"
+        return "InvalidSpec"
+
+    @staticmethod
+    def _refusal_message(change: Apply, error: ApiError, reason: str) -> str:
+        kind, name = change.manifest["kind"], change.manifest["metadata"]["name"]
+        if reason == "NameConflict":
+            return (
+                f"{kind} {name} exists already and is not made by Berth; Berth leaves it alone. "
+                f"Give the Model another metadata.name or remove that {kind}"
+            )
+        message = redact(error.message).replace(".spec.template.", "spec.podTemplate.")
+        return f"the API server refuses {kind} {name}: {message}"
+
+    async def _delete(self, change: Delete) -> None:
+        resource = resources.of_kind(change.kind)
+        try:
+            await self._gateway.delete(
+                resource, change.namespace, change.name, uid=change.uid, resource_version=change.resource_version
+            )
+        except ResourceVersionConflictError as error:
+            raise StaleDecisionError(str(error)) from error
+
+    async def _write_status(self, key: Key, world: ModelWorld, plan: Plan) -> None:
+        subject = world.subject
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": "Model",
+            "metadata": {
+                "name": subject.name,
+                "namespace": subject.namespace,
+                "uid": subject.uid,
+                "resourceVersion": subject.resource_version,
+            },
+            "status": dict(plan.status or {}),
+        }
+        try:
+            written = await self._gateway.apply(manifest, force=True, subresource="status")
+        except ResourceVersionConflictError as error:
+            raise StaleDecisionError(str(error)) from error
+        self._store.observe(written)
+        self._store.status_written(key, self._clock())
+        if plan.transition is not None:
+            before, after, reason = plan.transition
+            self._metrics.transitions.labels(from_phase=before, to_phase=after).inc()
+            logger.info(
+                "model %s/%s: %s -> %s (%s)",
+                subject.namespace,
+                subject.name,
+                before,
+                after,
+                reason,
+                extra={"model": f"{subject.namespace}/{subject.name}", "from": before, "to": after, "reason": reason},
+            )

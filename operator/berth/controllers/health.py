@@ -1,0 +1,46 @@
+"""The operator's own endpoints: /healthz, /readyz and /metrics."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from berth.controllers.metrics import Metrics
+
+
+class HealthServer:
+    """Serves the endpoints until it is left. `port` 0 takes any free one; `port` tells which."""
+
+    def __init__(
+        self, host: str, port: int, metrics: Metrics, healthy: Callable[[], str | None], ready: Callable[[], str | None]
+    ) -> None:
+        """`healthy` and `ready` return None, or the sentence that says what is wrong."""
+        self._host, self.port, self._metrics = host, port, metrics
+        self._healthy, self._ready = healthy, ready
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> "HealthServer":
+        app = web.Application()
+        app.router.add_get("/healthz", self._probe(self._healthy))
+        app.router.add_get("/readyz", self._probe(self._ready))
+        app.router.add_get("/metrics", self._show_metrics)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self.port).start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @staticmethod
+    def _probe(check: Callable[[], str | None]) -> Callable[[web.Request], "web.Response"]:
+        async def answer(_: web.Request) -> web.Response:
+            problem = check()
+            return web.Response(text=(problem or "ok") + "\n", status=503 if problem else 200)
+
+        return answer  # type: ignore[return-value]
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,56 @@
+"""What the operator tells Prometheus about itself."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+
+class Metrics:
+    """All metrics, in a registry of their own so that tests can have several operators in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "berth_kubernetes_requests",
+            "Requests to the Kubernetes API",
+            ["verb", "resource", "status"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "berth_kubernetes_request_seconds",
+            "Seconds that requests to the Kubernetes API took",
+            ["verb"],
+            buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+            registry=self.registry,
+        )
+        self.reconciles = Counter(
+            "berth_reconciles", "Reconciliations by result: done, stale, refused, failed", ["result"], registry=self.registry
+        )
+        self.reconcile_seconds = Histogram(
+            "berth_reconcile_seconds",
+            "Seconds that a reconciliation took, writes included",
+            buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 1, 5),
+            registry=self.registry,
+        )
+        self.queue_length = Gauge("berth_queue_length", "Keys that wait to be reconciled", registry=self.registry)
+        self.models = Gauge("berth_models", "Models by phase", ["phase"], registry=self.registry)
+        self.transitions = Counter(
+            "berth_model_transitions", "Phase transitions", ["from_phase", "to_phase"], registry=self.registry
+        )
+        self.unequal_applies = Counter(
+            "berth_unequal_applies",
+            "Objects that the API server stored otherwise than they were applied",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.watch_restarts = Counter(
+            "berth_watch_restarts", "Restarts of the watches after an error", registry=self.registry
+        )
+        self.swept = Counter(
+            "berth_swept_objects", "Objects that a sweep found changed or gone unseen by the watches", ["kind"], registry=self.registry
+        )
+        self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
+
+    def observe_request(self, verb: str, resource: str, status: int, seconds: float) -> None:
+        """Count one request to the Kubernetes API; `status` is the HTTP status, 0 when none came."""
+        self.requests.labels(verb=verb, resource=resource, status=str(status)).inc()
+        self.request_seconds.labels(verb=verb).observe(seconds)

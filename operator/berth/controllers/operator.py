@@ -1,0 +1,158 @@
+"""The operator process: election, then store, watches and workers, then a clean end."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from berth.cluster.connection import connect, credentials_for_kopf
+from berth.cluster.election import Election, ElectionSettings
+from berth.cluster.gateway import Gateway
+from berth.controllers.carry_out import Executor
+from berth.controllers.events import EventRecorder
+from berth.controllers.health import HealthServer
+from berth.controllers.metrics import Metrics
+from berth.controllers.queue import WorkQueue
+from berth.controllers.store import Key, Store
+from berth.controllers.sweep import Sweeper, fill
+from berth.controllers.watching import Watches
+from berth.controllers.worker import Workers
+from berth.planning.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """How the process runs; each field is a flag of `berth operator`. Times in seconds."""
+
+    kubeconfig: Path | None = None
+    namespace: str | None = None
+    """The only namespace to serve; None serves all."""
+    lease_namespace: str = "berth-system"
+    lease_name: str = "berth-operator"
+    identity: str = field(default_factory=lambda: os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}")
+    host: str = "0.0.0.0"  # noqa: S104 - probes and scrapers reach a Pod from outside
+    port: int = 8080
+    workers: int = 32
+    sweep_interval: float = 600
+    election: ElectionSettings = field(default_factory=ElectionSettings)
+    policy: Policy = field(default_factory=Policy)
+
+
+class Operator:
+    """One operator process. `run` returns after a clean stop; a lost election ends the process hard."""
+
+    def __init__(self, settings: OperatorSettings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.store = Store()
+        self.stop = asyncio.Event()
+        self.port = settings.port
+        self._watches: Watches | None = None
+        self._connected = False
+        self._failed_workers = False
+
+    async def run(self) -> None:
+        """Serve until `stop` is set or a signal comes.
+
+        Raises ApiError when the cluster cannot be reached at the start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on the main thread
+                loop.add_signal_handler(number, self.stop.set)
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as stack:
+            health = HealthServer(settings.host, settings.port, self.metrics, self._unhealthy, self._unready)
+            self.port = (await stack.enter_async_context(health)).port
+            client = await connect(settings.kubeconfig, pool_size=settings.workers * 2)
+            stack.push_async_callback(client.close)
+            gateway = Gateway(client, concurrency=settings.workers * 2, on_request=self.metrics.observe_request)
+            self._connected = True
+            election = Election(
+                gateway, settings.lease_namespace, settings.lease_name, settings.identity, settings.election, self._lost
+            )
+            await stack.enter_async_context(election)
+            if await self._wait_until_leading(election):
+                self.metrics.leading.set(1)
+                await self._lead(gateway)
+
+    async def _wait_until_leading(self, election: Election) -> bool:
+        """True once this process leads, False when it was asked to stop before."""
+        acquired = asyncio.ensure_future(election.acquired())
+        stopped = asyncio.ensure_future(self.stop.wait())
+        await asyncio.wait({acquired, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        won = acquired.done() and not self.stop.is_set()
+        for task in (acquired, stopped):
+            task.cancel()
+        await asyncio.gather(acquired, stopped, return_exceptions=True)
+        return won
+
+    async def _lead(self, gateway: Gateway) -> None:
+        settings, store = self.settings, self.store
+        queue: WorkQueue[Key] = WorkQueue()
+
+        def clock() -> datetime:
+            return datetime.now(UTC)
+
+        recorder = EventRecorder(gateway, "berth-operator", settings.identity, clock)
+        executor = Executor(gateway, store, recorder, self.metrics, clock)
+        workers = Workers(store, queue, executor, settings.policy, self.metrics, clock, settings.workers)
+        sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, settings.sweep_interval)
+        logger.info("leading as %s", settings.identity)
+        await fill(store, gateway, settings.namespace)
+        for key in store.model_keys():
+            queue.add(key)
+        gc.collect()
+        gc.freeze()  # imports and the first fill live for ever: full collections need not walk them
+        # Our tasks begin before kopf does: on its way out kopf cancels every task that began after it.
+        tasks = [
+            asyncio.create_task(workers.run(), name="workers"),
+            asyncio.create_task(sweeper.run(), name="sweeper"),
+            asyncio.create_task(self._count_models(), name="count-models"),
+        ]
+        tasks[0].add_done_callback(self._workers_ended)
+        self._watches = Watches(store, queue.add, lambda: credentials_for_kopf(gateway.client), self.metrics, settings.namespace)
+        try:
+            await self._watches.run(self.stop)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            logger.info("stopped")
+
+    async def _count_models(self) -> None:
+        shown: set[str] = set()
+        while True:
+            counts = self.store.phases()
+            for phase in shown - counts.keys():
+                self.metrics.models.labels(phase=phase).set(0)
+            for phase, count in counts.items():
+                self.metrics.models.labels(phase=phase).set(count)
+            shown |= counts.keys()
+            await asyncio.sleep(5)
+
+    def _workers_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            self._failed_workers = True
+            logger.error("the workers ended: %s", task.exception())
+            self.stop.set()
+
+    def _lost(self) -> None:
+        """Somebody else may lead by now: nothing more is written, not even a farewell."""
+        logger.error("lost the election; the process ends at once")
+        logging.shutdown()
+        os._exit(1)
+
+    def _unhealthy(self) -> str | None:
+        return "the workers ended" if self._failed_workers else None
+
+    def _unready(self) -> str | None:
+        return None if self._connected else "not connected to the Kubernetes API yet"

@@ -1,0 +1,113 @@
+"""Fills the store at the start, and finds later what the watches missed.
+
+A relist of a watch brings no deletions: an object that vanished meanwhile would stay in the store for ever. The
+sweep lists names and versions only, and asks for whole objects just where the store differs.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from berth.cluster import resources
+from berth.cluster.errors import NotFoundError
+from berth.cluster.gateway import Gateway
+from berth.cluster.resources import ResourceType
+from berth.controllers.metrics import Metrics
+from berth.controllers.store import Key, Store
+from berth.planning.names import MANAGED_SELECTOR
+
+logger = logging.getLogger(__name__)
+
+WATCHED: dict[str, tuple[ResourceType, str | None]] = {
+    "Model": (resources.MODELS, None),
+    "Deployment": (resources.DEPLOYMENTS, MANAGED_SELECTOR),
+    # All Services: a Model may be named like one that somebody else made, and must leave that one alone.
+    "Service": (resources.SERVICES, None),
+    "NetworkPolicy": (resources.NETWORK_POLICIES, MANAGED_SELECTOR),
+    "PodDisruptionBudget": (resources.POD_DISRUPTION_BUDGETS, MANAGED_SELECTOR),
+    "Pod": (resources.PODS, MANAGED_SELECTOR),
+}
+"""What is watched, and by which label selector."""
+
+
+async def fill(store: Store, gateway: Gateway, namespace: str | None) -> None:
+    """Bring everything into the store. Nothing is planned before: a missing child would look like one to make.
+
+    Raises ApiError when a kind cannot be listed.
+    """
+    for kind, (resource, selector) in WATCHED.items():
+        listed, _ = await gateway.list(resource, namespace=namespace, label_selector=selector)
+        for manifest in listed:
+            manifest.setdefault("kind", kind)
+            store.observe(manifest)
+
+
+class Sweeper:
+    """Compares the store with the API server now and then."""
+
+    def __init__(
+        self,
+        store: Store,
+        gateway: Gateway,
+        namespace: str | None,
+        enqueue: Callable[[Key], None],
+        metrics: Metrics,
+        interval: float,
+        settle: float = 5.0,
+    ) -> None:
+        """`interval` and `settle` in seconds; the watches get `settle` to deliver what they are about to."""
+        self._store, self._gateway, self._namespace = store, gateway, namespace
+        self._enqueue, self._metrics = enqueue, metrics
+        self._interval, self._settle = interval, settle
+
+    async def run(self) -> None:
+        """Sweep until cancelled; an error is logged and the next sweep tries again."""
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.sweep()
+            except Exception:
+                logger.exception("the sweep was cut off; the next one is in %.0f s", self._interval)
+
+    async def sweep(self) -> int:
+        """One comparison over all kinds; returns how many objects the watches had missed."""
+        found = 0
+        for kind in WATCHED:
+            suspects = await self._suspects(kind)
+            if suspects:
+                await asyncio.sleep(self._settle)
+                for names in suspects & await self._suspects(kind):
+                    found += 1
+                    self._metrics.swept.labels(kind=kind).inc()
+                    await self._repair(kind, *names)
+        return found
+
+    async def _suspects(self, kind: str) -> set[tuple[str, str]]:
+        """Names whose uid or version differs between the store and the API server."""
+        resource, selector = WATCHED[kind]
+        listed, _ = await self._gateway.list(
+            resource, namespace=self._namespace, label_selector=selector, metadata_only=True
+        )
+        there = {
+            (m["metadata"]["namespace"], m["metadata"]["name"]): (m["metadata"]["uid"], m["metadata"]["resourceVersion"])
+            for m in listed
+        }
+        known = self._store.known(kind)
+        return {names for names in there.keys() | known.keys() if there.get(names) != known.get(names)}
+
+    async def _repair(self, kind: str, namespace: str, name: str) -> None:
+        known = self._store.known(kind).get((namespace, name))
+        try:
+            manifest = await self._gateway.get(WATCHED[kind][0], namespace, name)
+        except NotFoundError:
+            manifest = None
+        if known is not None and (manifest is None or manifest["metadata"]["uid"] != known[0]):
+            self._tell(self._store.forget(kind, namespace, name, known[0]))
+        if manifest is not None:
+            manifest.setdefault("kind", kind)
+            self._tell(self._store.observe(manifest))
+        logger.warning("%s %s/%s had changed unseen by the watches", kind, namespace, name)
+
+    def _tell(self, key: Key | None) -> None:
+        if key is not None:
+            self._enqueue(key)

@@ -1,0 +1,124 @@
+"""kopf as the source of triggers: `on.event` handlers only, so no finalizer, annotation, daemon or timer of kopf.
+
+A fatal watch error ends `kopf.operator()`; `Watches.run` starts it again in the same process.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kopf
+
+from berth.cluster.resources import ResourceType
+from berth.controllers.metrics import Metrics
+from berth.controllers.store import Key, Store
+from berth.controllers.sweep import WATCHED
+
+logger = logging.getLogger(__name__)
+
+Login = Callable[[], kopf.ConnectionInfo]
+
+
+class _Backoffs:
+    """Delays between tries of a list or watch, without an end: an API server may be away for long.
+
+    kopf iterates it anew for each request, so it is an iterable and not an iterator.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.1, 0.5, 1, 2, 5)
+        while True:
+            yield 10
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # needs no rights on CRDs and namespaces
+    settings.queueing.worker_limit = None  # a limit holds its slots while idle: 10 objects a second
+    settings.queueing.idle_timeout = 0.05
+    settings.networking.error_backoffs = _Backoffs()
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    settings.watching.connect_timeout = 10
+    settings.watching.reconnect_backoff = 0.05
+    for resource, selector in WATCHED.values():
+        if selector is not None:
+            settings.watching.label_selectors[_names(resource)] = selector
+    return settings
+
+
+def _names(resource: ResourceType) -> tuple[str, ...]:
+    """How kopf wants a resource named: the core group has no name."""
+    return (resource.group, resource.version, resource.plural) if resource.group else (resource.version, resource.plural)
+
+
+class Watches:
+    """Feeds the store from the watches and enqueues what has to be looked at."""
+
+    def __init__(
+        self, store: Store, enqueue: Callable[[Key], None], login: Login, metrics: Metrics, namespace: str | None = None
+    ) -> None:
+        self._store, self._enqueue, self._login = store, enqueue, login
+        self._metrics, self._namespace = metrics, namespace
+        self.alive = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Watch until `stop` is set; any error of kopf starts the watches anew after a short back-off."""
+        delay = 0.5
+        while not stop.is_set():
+            began = asyncio.get_running_loop().time()
+            try:
+                self.alive = True
+                await kopf.operator(
+                    registry=self._registry(),
+                    settings=_settings(),
+                    clusterwide=self._namespace is None,
+                    namespaces=[] if self._namespace is None else [self._namespace],
+                    stop_flag=stop,
+                )
+                return  # asked to stop, by the flag or by a signal that kopf has taken
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                logger.warning("the watches ended and are started again in %.1f s: %s", delay, error)
+            finally:
+                self.alive = False
+            self._metrics.watch_restarts.inc()
+            if asyncio.get_running_loop().time() - began > 60:
+                delay = 0.5
+            try:
+                await asyncio.wait_for(stop.wait(), delay)
+            except TimeoutError:
+                delay = min(delay * 2, 15.0)
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        login = self._login
+
+        @kopf.on.login(registry=registry)
+        def _log_in(**_: Any) -> kopf.ConnectionInfo:
+            return login()
+
+        for kind, (resource, _) in WATCHED.items():
+            self._register(registry, kind, resource)
+        return registry
+
+    def _register(self, registry: kopf.OperatorRegistry, kind: str, resource: ResourceType) -> None:
+        @kopf.on.event(*_names(resource), registry=registry, id=f"see-{resource.plural}")
+        async def _see(event: kopf.RawEvent, **_: Any) -> None:
+            self.take_in(kind, event)
+
+    def take_in(self, kind: str, event: kopf.RawEvent) -> None:
+        """One event of a watch: into the store, and its key into the queue."""
+        manifest: dict[str, Any] = dict(event["object"])
+        manifest.setdefault("kind", kind)  # items of a list carry no kind
+        if event["type"] == "DELETED":
+            metadata = manifest["metadata"]
+            key = self._store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+        else:
+            key = self._store.observe(manifest)
+        if key is not None:
+            self._enqueue(key)

@@ -1,0 +1,101 @@
+"""What to write so that the observed children become the desired ones, and whose objects are left alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from berth.planning import names
+from berth.planning.equality import differences
+from berth.planning.policy import Policy
+from berth.planning.world import Apply, Child, Delete, Manifest, Refusal, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The writes, and what stands in the way of them."""
+
+    writes: tuple[Apply | Delete, ...]
+    invalid: tuple[str, str] | None = None
+    """Reason and message when an object cannot be made until a person does something."""
+    refused: tuple[str, str] | None = None
+    """Reason and message when the API server refuses for now."""
+    look_again: float | None = None
+
+
+def plan_changes(
+    subject: Subject,
+    desired: Sequence[Manifest],
+    observed: Mapping[str, Child],
+    refusals: Mapping[str, Refusal],
+    stubborn: Mapping[str, tuple[str, frozenset[str]]],
+    policy: Policy,
+    now: datetime,
+) -> Changes:
+    """The writes for the children of one Model. All mappings are by kind.
+
+    Only objects seen with our controller ownerReference are applied with force and deleted. Another's object is
+    never written: `NameConflict` says so.
+    """
+    writes: list[Apply | Delete] = []
+    invalid: tuple[str, str] | None = None
+    refused: tuple[str, str] | None = None
+    waits: list[float] = []
+    wanted_kinds = {manifest["kind"] for manifest in desired}
+    for manifest in desired:
+        kind = manifest["kind"]
+        child, refusal = observed.get(kind), refusals.get(kind)
+        conflict = _foreign(subject, child) if child is not None else None
+        if conflict is not None:
+            invalid = ("NameConflict", conflict)
+            continue
+        if refusal is not None and refusal.applied_hash == _hash(manifest):
+            if refusal.reason == "QuotaExceeded":
+                refused = (refusal.reason, refusal.message)
+            else:
+                invalid = (refusal.reason, refusal.message)
+            left = policy.refusal_interval - (now - refusal.at).total_seconds()
+            if left > 0:
+                waits.append(left)
+                continue
+        write = _apply(subject, manifest, child, stubborn.get(kind))
+        if write is not None:
+            writes.append(write)
+    for kind, child in observed.items():
+        if kind not in wanted_kinds and child.owner_uid == subject.uid and not child.deleting:
+            writes.append(Delete(kind, child.namespace, child.name, child.uid, child.resource_version))
+    return Changes(tuple(writes), invalid, refused, min(waits, default=None))
+
+
+def _hash(manifest: Manifest) -> str:
+    value: str = manifest["metadata"]["annotations"][names.APPLIED_ANNOTATION]
+    return value
+
+
+def _foreign(subject: Subject, child: Child) -> str | None:
+    """Why an object with our child's name is another's; None when it is ours, or was and lost its owner."""
+    if child.owner_uid == subject.uid:
+        return None
+    if child.deleting:
+        return None  # it is about to go: nothing is written to it meanwhile, see _apply
+    if not child.owner_uid and child.model == subject.name:
+        return None  # orphaned on purpose: the recreated Model adopts its own
+    whose = f"controlled by {child.owner_kind} of another owner" if child.owner_uid else "not made by Berth"
+    return (
+        f"{child.kind} {child.name} exists already and is {whose}; Berth leaves it alone. "
+        f"Give the Model another metadata.name or remove that {child.kind}"
+    )
+
+
+def _apply(
+    subject: Subject, manifest: Manifest, child: Child | None, stubborn: tuple[str, frozenset[str]] | None
+) -> Apply | None:
+    if child is None:
+        return Apply(manifest, force=False)
+    if child.deleting:
+        return None
+    seen = child.manifest()
+    unequal = frozenset(differences(manifest, seen))
+    if not unequal or (stubborn is not None and stubborn[0] == _hash(manifest) and unequal <= stubborn[1]):
+        return None
+    versioned = {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": child.resource_version}}
+    return Apply(versioned, force=child.owner_uid == subject.uid)

@@ -1,0 +1,200 @@
+"""The conditions of a Model and the phase that follows from them.
+
+`assess` is an ordered chain: the first answer that applies wins, so that what is shown is read in one place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from berth.api.model_status import Phase
+from berth.planning.failures import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the conditions of one Model are decided from."""
+
+    generation: int
+    wanted: int
+    """Replicas that should serve; 0 when the Model is stopped."""
+    stop_reason: str
+    """Why it is stopped: StoppedByUser, Idle or ScaledToZero; empty when it should run."""
+    current_ready: int
+    """Ready Pods of the wanted template."""
+    ready: int
+    """Ready Pods of any template that are not being deleted."""
+    current: int
+    """Living Pods of the wanted template that are not being deleted."""
+    outdated: int
+    """Living Pods of an older template, those being deleted included."""
+    leaving: int
+    """Living Pods that are being deleted."""
+    started: bool
+    """Whether a server process of the wanted template runs."""
+    scheduled: bool
+    """Whether a Pod of the wanted template has a node."""
+    unschedulable: str
+    """The scheduler's own words."""
+    failure: Failure | None
+    invalid: tuple[str, str] | None
+    """Reason and message of a spec that cannot be carried out."""
+    refused: tuple[str, str] | None
+    """Reason and message of the Deployment controller or API server refusing Pods for now."""
+    tripped: tuple[str, str] | None
+    """Reason and message of the failure that this generation has already been given up for."""
+    was: Phase
+    was_generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The conditions, before they are stamped with times."""
+
+    phase: Phase
+    ready: bool
+    reason: str
+    message: str
+    reconciling: bool
+    stalled: bool
+    available: bool
+    accepted: bool = True
+
+
+def _working(phase: Phase, reason: str, message: str, *, available: bool) -> Verdict:
+    return Verdict(phase, False, reason, message, reconciling=True, stalled=False, available=available)
+
+
+def assess(facts: Facts) -> Verdict:
+    """The conditions for these facts. Pure; phase and conditions always agree (DESIGN: Model.status)."""
+    for judge in (_invalid, _stopped, _given_up, _serving, _replacing, _recovering, _starting):
+        verdict = judge(facts)
+        if verdict is not None:
+            return replace(verdict, available=facts.ready > 0)
+    raise AssertionError("_starting answers always")
+
+
+def _invalid(facts: Facts) -> Verdict | None:
+    if facts.invalid is None:
+        return None
+    reason, message = facts.invalid
+    if facts.ready:
+        message += ". The servers of the last valid generation go on"
+    return Verdict(Phase.FAILED, False, reason, message, False, True, False, accepted=reason != "InvalidSpec")
+
+
+def _stopped(facts: Facts) -> Verdict | None:
+    if not facts.stop_reason:
+        return None
+    remaining = facts.current + facts.outdated + facts.leaving
+    if remaining:
+        return _working(Phase.DRAINING, facts.stop_reason, "servers finish their requests and stop", available=False)
+    messages = {
+        "StoppedByUser": "stopped by spec.state; set it to Running to start",
+        "ScaledToZero": "spec.replicas is 0; raise it to start",
+        "Idle": "starts when a ModelRoute points at it or someone wakes it",
+    }
+    return Verdict(Phase.STOPPED, True, facts.stop_reason, messages[facts.stop_reason], False, False, False)
+
+
+def _given_up(facts: Facts) -> Verdict | None:
+    reason, message = "", ""
+    if facts.tripped is not None and not facts.ready:
+        reason, message = facts.tripped
+    elif facts.failure is not None and facts.failure.final and not facts.ready:
+        reason, message = facts.failure.reason, facts.failure.message
+    return Verdict(Phase.FAILED, False, reason, message, False, True, False) if reason else None
+
+
+def _serving(facts: Facts) -> Verdict | None:
+    if facts.current_ready < facts.wanted or facts.outdated:
+        return None
+    message = "answers" if facts.wanted == 1 else f"all {facts.wanted} replicas answer"
+    return Verdict(Phase.READY, True, "Serving", message, False, False, True)
+
+
+def _progress(facts: Facts) -> tuple[str, str]:
+    """Reason and sentence for a Model that is not where it should be."""
+    if facts.failure is not None:
+        return facts.failure.reason, facts.failure.message
+    if facts.refused is not None:
+        return facts.refused
+    if facts.unschedulable:
+        return "Unschedulable", facts.unschedulable
+    if facts.started:
+        return "LoadingWeights", "the server process runs and loads the weights"
+    if facts.scheduled:
+        return "ContainerCreating", "the node pulls the image and mounts the volumes"
+    return "Creating", "the Pods are being created"
+
+
+def _replacing(facts: Facts) -> Verdict | None:
+    if not facts.outdated:
+        return None
+    if facts.ready:
+        reason, message = _progress(facts)
+        done = f"{facts.current_ready} of {facts.wanted} replicas are new, {facts.outdated} old"
+        known = reason in ("Creating", "ContainerCreating", "LoadingWeights")
+        return _working(Phase.UPDATING, "RollingOut" if known else reason, done if known else f"{done}. {message}", available=True)
+    if not facts.current:
+        return _working(
+            Phase.DRAINING, "Replacing", "the old server finishes its requests, then the new one starts", available=False
+        )
+    return None
+
+
+def _recovering(facts: Facts) -> Verdict | None:
+    seen_ready = facts.was in (Phase.READY, Phase.DEGRADED) and facts.was_generation == facts.generation
+    reason, message = _progress(facts)
+    if seen_ready:
+        done = f"{facts.current_ready} of {facts.wanted} replicas answer"
+        return _working(Phase.DEGRADED, reason, f"{done}. {message[:1].upper()}{message[1:]}", available=True)
+    if facts.ready:
+        done = f"{facts.current_ready} of {facts.wanted} replicas answer"
+        return _working(Phase.UPDATING, "Scaling" if facts.failure is None else reason, f"{done}. {message}", available=True)
+    return None
+
+
+def _starting(facts: Facts) -> Verdict | None:
+    reason, message = _progress(facts)
+    phase = Phase.LOADING if facts.scheduled else Phase.PENDING
+    return _working(phase, reason, message, available=False)
+
+
+def stamp(
+    verdict: Verdict, generation: int, previous: Sequence[dict[str, object]], now: str
+) -> list[dict[str, object]]:
+    """The conditions as they are written: times are kept where the status of a condition has not changed.
+
+    `now` is RFC 3339. Reconciling and Stalled are present only while true, as kstatus wants it.
+    """
+    wanted: list[tuple[str, bool, str, str]] = [("Ready", verdict.ready, verdict.reason, verdict.message)]
+    if verdict.reconciling:
+        wanted.append(("Reconciling", True, verdict.reason, verdict.message))
+    if verdict.stalled:
+        wanted.append(("Stalled", True, verdict.reason, verdict.message))
+    wanted.append(
+        ("Accepted", True, "Valid", "the spec can be carried out")
+        if verdict.accepted
+        else ("Accepted", False, verdict.reason, verdict.message)
+    )
+    wanted.append(
+        ("Available", True, "Serving", "the URL answers") if verdict.available else ("Available", False, "NotServing", "no server answers")
+    )
+    before = {condition["type"]: condition for condition in previous}
+    stamped: list[dict[str, object]] = []
+    for kind, holds, reason, message in wanted:
+        status = "True" if holds else "False"
+        old = before.get(kind)
+        since = old["lastTransitionTime"] if old and old.get("status") == status else now
+        stamped.append(
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": since,
+                "observedGeneration": generation,
+            }
+        )
+    return stamped
+

@@ -1,0 +1,62 @@
+"""How many replicas a Deployment may have now, with which Pod template, and how it replaces old Pods."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from berth.api.model import ModelSpec, RolloutStrategy, UpgradePolicy
+from berth.planning import names
+from berth.planning.world import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The Pod template to use, and whether this version of Berth would render another."""
+
+    body: dict[str, Any]
+    upgrade_available: bool
+
+
+def choose_template(
+    fresh: dict[str, Any], inputs: str, deployment_annotations: Mapping[str, str], policy: UpgradePolicy
+) -> Template:
+    """The template that was rendered before while its inputs stay, so that an upgrade of Berth restarts no Pod.
+
+    `inputs` is the hash of what `fresh` was rendered from; the annotations are those of the observed Deployment.
+    """
+    kept = deployment_annotations.get(names.POD_TEMPLATE_ANNOTATION)
+    if not kept or deployment_annotations.get(names.TEMPLATE_INPUTS_ANNOTATION) != inputs:
+        return Template(fresh, False)
+    try:
+        previous = json.loads(kept)
+    except ValueError:
+        return Template(fresh, False)  # someone edited the annotation: render anew
+    if previous == fresh or policy is UpgradePolicy.AUTOMATIC:
+        return Template(fresh, False)
+    return Template(previous, True)
+
+
+def choose_strategy(spec: ModelSpec) -> tuple[RolloutStrategy, str]:
+    """Surge or in place, and why.
+
+    `Auto` takes the place of the old server when GPUs are involved: a surge would wait for a GPU that only the
+    old server can give back, which is the deadlock that other operators run into.
+    """
+    if spec.rollout.strategy is not RolloutStrategy.AUTO:
+        return spec.rollout.strategy, "as rollout.strategy says"
+    if spec.gpus.count:
+        return RolloutStrategy.IN_PLACE, "the replicas hold GPUs that the new ones need"
+    return RolloutStrategy.SURGE, "no GPU is needed"
+
+
+def allowed_replicas(wanted: int, strategy: RolloutStrategy, template_hash: str, pods: Sequence[Pod]) -> int:
+    """Replicas that the Deployment may have now.
+
+    A single replica is replaced in place in two steps: the new template with no replica, then, when every old
+    Pod is gone with its GPU, one replica. The step follows from the Pods alone, so it survives a restart.
+    """
+    if wanted == 1 and strategy is RolloutStrategy.IN_PLACE:
+        outdated = any(pod.living and pod.template_hash != template_hash for pod in pods)
+        return 0 if outdated else 1
+    return wanted

@@ -1,0 +1,319 @@
+"""The World as the planner sees it: plain values that the watches have brought, nothing that can be asked anew."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from berth.planning import names
+
+Manifest = dict[str, Any]
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """The time that the API server wrote, or None for None."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def format_time(moment: datetime) -> str:
+    """A time as the API server writes it: UTC, whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """How a container ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def ran_seconds(self) -> float | None:
+        """How long it ran; None when the kubelet does not say."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container of a Pod, init containers included."""
+
+    name: str
+    ready: bool
+    started: bool
+    restarts: int
+    waiting_reason: str
+    waiting_message: str
+    running_since: datetime | None
+    terminated: Termination | None
+    """Ended, and not started again yet."""
+    last_terminated: Termination | None
+    """How the run before this one ended."""
+    initial: bool = False
+    """Whether it is an init container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A server Pod: what phases and failures are decided from."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    model: str
+    template_hash: str
+    node: str
+    phase: str
+    reason: str
+    message: str
+    created_at: datetime | None
+    deleting: bool
+    scheduled: bool
+    unschedulable_message: str
+    """The scheduler's own words; empty when it has said nothing."""
+    ready: bool
+    ready_since: datetime | None
+    containers: tuple[Container, ...]
+
+    @property
+    def living(self) -> bool:
+        """Whether it may still hold a GPU: neither finished nor failed."""
+        return self.phase not in ("Succeeded", "Failed")
+
+    @property
+    def restarts(self) -> int:
+        """Restarts of all its containers."""
+        return sum(container.restarts for container in self.containers)
+
+    @property
+    def server(self) -> Container | None:
+        """The container of the inference server; None until the kubelet has reported it."""
+        return next((c for c in self.containers if c.name == names.SERVER_CONTAINER and not c.initial), None)
+
+
+def _termination(state: Mapping[str, Any] | None) -> Termination | None:
+    ended = (state or {}).get("terminated")
+    if not ended:
+        return None
+    return Termination(
+        exit_code=ended.get("exitCode", 0),
+        reason=ended.get("reason", ""),
+        message=ended.get("message", ""),
+        started_at=parse_time(ended.get("startedAt")),
+        finished_at=parse_time(ended.get("finishedAt")),
+    )
+
+
+def _container(status: Mapping[str, Any], initial: bool) -> Container:
+    state = status.get("state") or {}
+    waiting = state.get("waiting") or {}
+    return Container(
+        name=status["name"],
+        ready=bool(status.get("ready")),
+        started=bool(status.get("started")),
+        restarts=status.get("restartCount", 0),
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        running_since=parse_time((state.get("running") or {}).get("startedAt")),
+        terminated=_termination(state),
+        last_terminated=_termination(status.get("lastState")),
+        initial=initial,
+    )
+
+
+def pod_from(manifest: Mapping[str, Any]) -> Pod:
+    """The projection of a Pod as the API server shows it."""
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
+    labels = metadata.get("labels") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    scheduled, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
+    is_ready = ready.get("status") == "True"
+    return Pod(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        model=labels.get(names.MODEL_LABEL, ""),
+        template_hash=labels.get(names.TEMPLATE_HASH_LABEL, ""),
+        node=(manifest.get("spec") or {}).get("nodeName", ""),
+        phase=status.get("phase", "Pending"),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        created_at=parse_time(metadata.get("creationTimestamp")),
+        deleting="deletionTimestamp" in metadata,
+        scheduled=scheduled.get("status") == "True" or bool((manifest.get("spec") or {}).get("nodeName")),
+        unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        ready=is_ready,
+        ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
+        containers=(
+            *(_container(c, initial=True) for c in status.get("initContainerStatuses") or ()),
+            *(_container(c, initial=False) for c in status.get("containerStatuses") or ()),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The Model that a plan is about, as the API server shows it."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    created_at: datetime | None
+    deleting: bool
+    annotations: Mapping[str, str]
+    spec: Mapping[str, Any]
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """An object that belongs, or might belong, to a Model. The body is kept as JSON: 1,000 of them fit into 5 MB."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    deleting: bool
+    owner_uid: str
+    """uid of the controller; empty when it has none."""
+    owner_kind: str
+    model: str
+    """The Model that its labels name; empty when it is none of ours."""
+    body: bytes
+
+    def manifest(self) -> Manifest:
+        """The whole object."""
+        parsed: Manifest = json.loads(self.body)
+        return parsed
+
+
+def child_from(manifest: Mapping[str, Any]) -> Child:
+    """The projection of a Deployment, Service, NetworkPolicy or PodDisruptionBudget.
+
+    Of foreign objects only the identity is kept.
+    """
+    metadata = manifest["metadata"]
+    labels = metadata.get("labels") or {}
+    owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), {})
+    ours = labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
+    kept: Mapping[str, Any] = {}
+    if ours:
+        kept = {**manifest, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
+    return Child(
+        kind=manifest["kind"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        deleting="deletionTimestamp" in metadata,
+        owner_uid=owner.get("uid", ""),
+        owner_kind=owner.get("kind", ""),
+        model=labels.get(names.MODEL_LABEL, "") if ours else "",
+        body=json.dumps(kept, separators=(",", ":")).encode(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the API server refused when a plan was carried out; fed back so that the next plan can say so."""
+
+    kind: str
+    name: str
+    reason: str
+    """A reason for status: NameConflict, InvalidSpec or QuotaExceeded."""
+    message: str
+    applied_hash: str
+    """Hash of the manifest that was refused."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWorld:
+    """All that a decision about one Model rests on."""
+
+    subject: Subject
+    children: tuple[Child, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    status_written_at: datetime | None = None
+    """When this process last wrote the status; None when it has not."""
+    stubborn: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    """By kind: the hash that was applied and the leaf paths that the API server kept different all the same."""
+
+    def child(self, kind: str) -> Child | None:
+        """The child of that kind with the Model's name."""
+        return next((c for c in self.children if c.kind == kind and c.name == self.subject.name), None)
+
+
+def subject_from(manifest: Mapping[str, Any]) -> Subject:
+    """The projection of a Model."""
+    metadata = manifest["metadata"]
+    return Subject(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        resource_version=metadata["resourceVersion"],
+        created_at=parse_time(metadata.get("creationTimestamp")),
+        deleting="deletionTimestamp" in metadata,
+        annotations=metadata.get("annotations") or {},
+        spec=manifest.get("spec") or {},
+        status=manifest.get("status") or {},
+    )
+
+
+# ---- what a plan is made of ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Apply a manifest server-side. The manifest carries the resourceVersion that the decision rests on, if any."""
+
+    manifest: Manifest
+    force: bool
+    """Only for objects that were seen with our ownerReference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete an object of ours, in exactly the version that was seen."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An Event to tell: transitions only."""
+
+    type: str
+    """Normal or Warning."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do about one Model, as plain data."""
+
+    changes: tuple[Apply | Delete, ...] = ()
+    status: Mapping[str, Any] | None = None
+    """The whole status to write; None when it is right as it is."""
+    notes: tuple[Note, ...] = ()
+    transition: tuple[str, str, str] | None = None
+    """Phase before, phase after, reason: one log line."""
+    look_again: float | None = None
+    """Seconds until time alone may change the plan; None when only an event can."""
