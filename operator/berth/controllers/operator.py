@@ -72,6 +72,7 @@ class Operator:
         async with contextlib.AsyncExitStack() as stack:
             health = HealthServer(settings.host, settings.port, self.metrics, self._unhealthy, self._unready)
             self.port = (await stack.enter_async_context(health)).port
+            logger.info("listening on %s:%d", settings.host, self.port)
             client = await connect(settings.kubeconfig, pool_size=settings.workers * 2)
             stack.push_async_callback(client.close)
             gateway = Gateway(client, concurrency=settings.workers * 2, on_request=self.metrics.observe_request)
