@@ -29,3 +29,18 @@ MODELS_PATH = "/models"
 def server_selector(model_name: str) -> dict[str, str]:
     """The labels that find the server Pods of a Model. Nothing in them ever changes: selectors are immutable."""
     return {MODEL_LABEL: model_name, COMPONENT_LABEL: SERVER_COMPONENT}
+
+
+CLOSED_LABEL = "berth.dev/closed"
+"""On no Pod: a Service whose selector asks for it sends nothing anywhere."""
+
+
+def child_labels(model_name: str, backend: str) -> dict[str, str]:
+    """The labels of everything made for a Model. Nothing is taken from the Model's own: GitOps tools would claim the child."""
+    return {
+        "app.kubernetes.io/name": str(backend),
+        "app.kubernetes.io/instance": model_name,
+        "app.kubernetes.io/part-of": "berth",
+        MANAGED_BY_LABEL: MANAGED_BY,
+        **server_selector(model_name),
+    }

@@ -1,0 +1,206 @@
+"""What Berth has to know of an inference server: how it is started, probed, measured, drained and emptied."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from berth.api.model import BackendName, ModelSpec
+
+HOME = "/home/server"
+"""Home of every server: an emptyDir, because the root file system is read-only."""
+NVIDIA = "nvidia.com"
+AMD = "amd.com"
+CPU = "cpu"
+
+
+class UnsupportedSpecError(ValueError):
+    """A wish that a backend cannot carry out: `field` is its path in the spec, the message one sentence with the way out."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where the server finds its weights. Provisioning decides it, the backend only uses it.
+
+    Exactly one of `path` and `repository` is set, or none when there is no source (backend custom).
+    """
+
+    path: str = ""
+    """File or folder inside the container."""
+    repository: str = ""
+    """A Hugging Face repository that the server fetches by itself."""
+    revision: str = ""
+    """Revision of the repository; empty for its default."""
+    reference: str = ""
+    """Name of the model inside a store that holds several (Ollama); empty when the source does not say."""
+    volume: Mapping[str, Any] | None = None
+    """Volume source to mount read-only, without its name; None when there is nothing to mount."""
+    env: tuple[Mapping[str, Any], ...] = ()
+    """Variables for fetching, such as a token from a Secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRequest:
+    """What a backend is asked to start."""
+
+    model: str
+    """Name of the Model."""
+    spec: ModelSpec
+    weights: Weights
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """Names that requests use."""
+        serving = self.spec.serving
+        return tuple(serving.served_names) if serving and serving.served_names else (self.model,)
+
+    @property
+    def environment_names(self) -> frozenset[str]:
+        """Names of the variables that the person sets one by one."""
+        serving = self.spec.serving
+        return frozenset(variable.name for variable in serving.env or ()) if serving else frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCheck:
+    """A GET on the server's port that answers 200."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class TcpCheck:
+    """A connection to the server's port."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCheck:
+    """A command in the server's container that ends with 0, and that may take the whole start-up time.
+
+    It is tried once: when it fails or takes too long, the container starts anew.
+    """
+
+    command: tuple[str, ...]
+
+
+Check = HttpCheck | TcpCheck | CommandCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How to start one inference server: everything that its Pod template depends on."""
+
+    port: int
+    args: tuple[str, ...]
+    started: Check
+    """Holds once the weights are loaded."""
+    ready: Check
+    """Holds while requests are welcome."""
+    alive: Check
+    """Fails when only a restart helps."""
+    command: tuple[str, ...] = ()
+    """Instead of the image's entrypoint; empty keeps it."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    home: str = HOME
+    """Where the writable home is mounted."""
+    working_dir: str = ""
+    """Instead of the image's; empty keeps it."""
+    shared_memory: bool = False
+    """Whether /dev/shm must be larger than the 64 MiB of the container runtime, even with one GPU."""
+
+
+class DrainMethod(StrEnum):
+    """Who finishes the running requests when a server is told to stop."""
+
+    SERVER = "Server"
+    """The server itself, after SIGTERM."""
+    SIDECAR = "Sidecar"
+    """The server drops them on SIGTERM, so something has to hold SIGTERM back until its metrics are idle."""
+    TIMEOUT = "Timeout"
+    """Like SIDECAR, but nothing tells when it is idle: the whole drain time is waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMetrics:
+    """Where a server tells how many requests it has: gauges in Prometheus format."""
+
+    path: str
+    running: str
+    waiting: str = ""
+    """Empty when the server does not queue, or does not tell."""
+    needs_key: bool = False
+    """Whether the API key guards the metrics too."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadRequest:
+    """A request that makes a running server free its GPU memory."""
+
+    method: str
+    path: str
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityProfile:
+    """The user that a server runs as, and what its image stands."""
+
+    uid: int = 65532
+    gid: int = 65532
+    restricted: bool = True
+    """Whether it runs under the Pod Security standard `restricted`."""
+    read_only_root: bool = True
+
+
+class Backend(ABC):
+    """One inference server."""
+
+    name: ClassVar[BackendName]
+    images: ClassVar[Mapping[str, str]] = {}
+    """Pinned images by GPU vendor (the domain of the resource) and `cpu`."""
+    native_schemes: ClassVar[frozenset[str]] = frozenset()
+    """Schemes of source.uri that the server can fetch by itself."""
+    takes_folder: ClassVar[bool] = True
+    """Whether its weights are a folder; otherwise a single file or a store."""
+    security: ClassVar[SecurityProfile] = SecurityProfile()
+    drain: ClassVar[DrainMethod] = DrainMethod.SERVER
+    api_key_env: ClassVar[str] = ""
+    """Variable that carries the API key; empty when the server knows no keys."""
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What a person who chooses this backend should be told in the status."""
+
+    @abstractmethod
+    def server(self, request: ServerRequest) -> Server:
+        """How to start it. Raises UnsupportedSpecError."""
+
+    def load(self, spec: ModelSpec) -> LoadMetrics | None:
+        """How its load is measured; None when it cannot be known."""
+        return None
+
+    def unload(self, spec: ModelSpec) -> UnloadRequest | None:
+        """How a running server frees its GPU memory; None when only its end does."""
+        return None
+
+    def image(self, spec: ModelSpec) -> str:
+        """The person's image, or the pinned one for the GPUs asked for."""
+        if spec.serving and spec.serving.image:
+            return spec.serving.image
+        vendor = spec.gpus.resource.partition("/")[0] if spec.gpus.count else CPU
+        image = self.images.get(vendor)
+        if image is None:
+            what = f"{vendor} GPUs" if spec.gpus.count else "CPU"
+            raise UnsupportedSpecError(
+                "serving.image", f"Berth knows no image of {self.name} for {what}: name one that you trust"
+            )
+        return image
+
+
+def seconds(duration: float) -> str:
+    """Whole seconds for a command line, rounded up."""
+    return str(-int(-duration // 1))

@@ -1,0 +1,272 @@
+"""The Pod template of a Model's servers, rendered from its spec alone."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from berth.api.base import canonical_quantity, quantity_value
+from berth.api.model import ComputeResources, ModelSpec
+from berth.backends.base import (
+    Backend,
+    Check,
+    CommandCheck,
+    HttpCheck,
+    Server,
+    ServerRequest,
+    UnsupportedSpecError,
+    Weights,
+)
+from berth.backends.registry import backend_for
+from berth.planning import names
+from berth.planning.canonical import content_hash, duration
+from berth.planning.errors import InvalidSpecError
+from berth.planning.pod_template_merge import merge_pod_template
+from berth.planning.render_settings import RenderSettings
+from berth.planning.weights import locate_weights
+
+PRE_STOP_SECONDS = 5
+"""Time for kube-proxy and gateways to take a leaving Pod out before the server is told to end."""
+PROBE_GRACE_SECONDS = 10
+"""Grace for a server that a probe has found dead: nothing is left to drain."""
+STARTUP_PERIOD_SECONDS = 2
+"""Time between looks at a starting server: a connection costs nothing beside a loaded GPU that nobody uses."""
+SHARED_MEMORY_PER_GPU_GIB = 2
+NVIDIA_GPU = "nvidia.com/gpu"
+
+_NOT_IN_TEMPLATE = frozenset({"replicas", "state", "priority", "idle", "rollout", "network"})
+
+
+def template_inputs(spec: ModelSpec) -> str:
+    """Hash of the part of the spec that the Pod template is rendered from.
+
+    Defaults are left out, so that a field which a later version adds does not change the hash.
+    """
+    return content_hash(
+        spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(_NOT_IN_TEMPLATE))
+    )
+
+
+def render_pod_template(
+    name: str, namespace: str, spec: ModelSpec, settings: RenderSettings
+) -> dict[str, Any]:
+    """The Pod template in the API server's canonical form. Raises InvalidSpecError.
+
+    The label with its own hash is not part of it: `children.render_deployment` adds that.
+    """
+    backend = backend_for(spec.backend)
+    try:
+        weights = locate_weights(spec, backend, settings)
+        server = backend.server(ServerRequest(name, spec, weights))
+        image = backend.image(spec)
+    except UnsupportedSpecError as error:
+        raise InvalidSpecError(error.field, error.message) from None
+    template = {
+        "metadata": {
+            "labels": names.child_labels(name, spec.backend),
+            "annotations": {"kubectl.kubernetes.io/default-container": names.SERVER_CONTAINER},
+        },
+        "spec": _pod_spec(spec, backend, server, weights, image, settings),
+    }
+    if not spec.pod_template:
+        return template
+    return merge_pod_template(template, spec.pod_template, allow_unsafe=settings.allow_unsafe_pod_template)
+
+
+def _pod_spec(
+    spec: ModelSpec, backend: Backend, server: Server, weights: Weights, image: str, settings: RenderSettings
+) -> dict[str, Any]:
+    volumes, mounts = _volumes(spec, server, weights)
+    pod: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        # A Service called `vllm` would otherwise become VLLM_PORT=tcp://… and stop the server.
+        "enableServiceLinks": False,
+        "securityContext": _pod_security(backend),
+        "terminationGracePeriodSeconds": termination_grace(spec),
+        "containers": [_container(spec, backend, server, weights, image, mounts)],
+        "volumes": volumes,
+    }
+    if settings.priority_class:
+        pod["priorityClassName"] = settings.priority_class
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
+    if spec.gpus.count:
+        pod["tolerations"] = _tolerations(spec.gpus.resource)
+    if spec.gpus.products:
+        product = {"key": "nvidia.com/gpu.product", "operator": "In", "values": list(spec.gpus.products)}
+        terms = [{"matchExpressions": [product]}]
+        pod["affinity"] = {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        }
+    return pod
+
+
+def termination_grace(spec: ModelSpec) -> int:
+    """Seconds from the deletion of a server Pod to SIGKILL."""
+    shutdown = spec.shutdown
+    drain = duration("shutdown.drainTimeout", shutdown.drain_timeout)
+    return PRE_STOP_SECONDS + math.ceil(drain + duration("shutdown.gracePeriod", shutdown.grace_period))
+
+
+def _container(
+    spec: ModelSpec,
+    backend: Backend,
+    server: Server,
+    weights: Weights,
+    image: str,
+    mounts: list[dict[str, Any]],
+) -> dict[str, Any]:
+    serving = spec.serving
+    container: dict[str, Any] = {
+        "name": names.SERVER_CONTAINER,
+        "image": image,
+        "args": [*server.args, *((serving and serving.args) or ())],
+        "ports": [{"name": names.SERVER_PORT_NAME, "containerPort": server.port, "protocol": "TCP"}],
+        "env": _environment(spec, server, weights),
+        "resources": _resources(spec),
+        "volumeMounts": mounts,
+        **_probes(spec, server),
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": _container_security(backend),
+    }
+    if server.command:
+        container["command"] = list(server.command)
+    if server.working_dir:
+        container["workingDir"] = server.working_dir
+    if serving and serving.env_from:
+        container["envFrom"] = [source.to_json() for source in serving.env_from]
+    return {key: value for key, value in container.items() if value not in ([], {})}
+
+
+def _environment(spec: ModelSpec, server: Server, weights: Weights) -> list[dict[str, Any]]:
+    """Ours, then the person's, which win where both name a variable."""
+    env: dict[str, dict[str, Any]] = {"HOME": {"name": "HOME", "value": server.home}}
+    env |= {name: {"name": name, "value": value} for name, value in server.env.items()}
+    env |= {variable["name"]: dict(variable) for variable in weights.env}
+    for variable in (spec.serving and spec.serving.env) or ():
+        env[variable.name] = variable.to_json()
+    return list(env.values())
+
+
+def _resources(spec: ModelSpec) -> dict[str, Any]:
+    limits = _quantities("limits", spec.limits)
+    requests = _quantities("requests", spec.requests)
+    for resource, quantity in requests.items():
+        if resource in limits and quantity_value(quantity) > quantity_value(limits[resource]):
+            raise InvalidSpecError(
+                f"requests.{resource}", f"{quantity} is more than limits.{resource} {limits[resource]}"
+            )
+    if spec.gpus.count:
+        limits[spec.gpus.resource] = str(spec.gpus.count)
+    resources = {"limits": limits, "requests": requests}
+    return {key: value for key, value in resources.items() if value}
+
+
+def _quantities(field: str, wanted: ComputeResources | None) -> dict[str, str]:
+    if wanted is None:
+        return {}
+    given = {"cpu": wanted.cpu, "memory": wanted.memory, "ephemeral-storage": wanted.ephemeral_storage}
+    canonical = {}
+    for resource, quantity in given.items():
+        if quantity is None:
+            continue
+        try:
+            canonical[resource] = canonical_quantity(quantity)
+        except ValueError as error:
+            raise InvalidSpecError(f"{field}.{resource}", str(error)) from None
+    return canonical
+
+
+def _volumes(
+    spec: ModelSpec, server: Server, weights: Weights
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    volumes: list[dict[str, Any]] = [{"name": "home", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    mounts: list[dict[str, Any]] = [
+        {"name": "home", "mountPath": server.home},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # in the container, on a volume of its own
+    ]
+    if spec.gpus.count > 1 or server.shared_memory:
+        # NCCL and PyTorch pass tensors between processes here. Used pages count to the memory limit.
+        size = f"{SHARED_MEMORY_PER_GPU_GIB * max(1, spec.gpus.count)}Gi"
+        volumes.append(
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": canonical_quantity(size)}}
+        )
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
+    if weights.volume is not None:
+        volumes.append({"name": names.MODELS_VOLUME, **weights.volume})
+        mounts.append({"name": names.MODELS_VOLUME, "mountPath": names.MODELS_PATH, "readOnly": True})
+    return volumes, mounts
+
+
+def _tolerations(resource: str) -> list[dict[str, Any]]:
+    """Taints of GPU nodes carry the resource's name; nodes with MIG slices usually that of the whole GPU."""
+    keys = [resource]
+    if resource.startswith("nvidia.com/") and resource != NVIDIA_GPU:
+        keys.append(NVIDIA_GPU)
+    return [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in keys]
+
+
+# ---- security: the Pod Security standard `restricted` ---------------------------------------------------------
+
+
+def _pod_security(backend: Backend) -> dict[str, Any]:
+    profile = backend.security
+    context: dict[str, Any] = {
+        "runAsUser": profile.uid,
+        "runAsGroup": profile.gid,
+        "fsGroup": profile.gid,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if profile.restricted:
+        context["runAsNonRoot"] = True
+    return context
+
+
+def _container_security(backend: Backend) -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": backend.security.read_only_root,
+    }
+
+
+# ---- probes --------------------------------------------------------------------------------------------------
+
+
+def _probes(spec: ModelSpec, server: Server) -> dict[str, Any]:
+    """health.path says when the server is ready; whether it is alive stays the backend's business."""
+    health = spec.health
+    timeout = max(1, math.ceil(duration("health.timeout", health.timeout)))
+    period = max(1, math.ceil(duration("health.period", health.period)))
+    startup = max(1, math.ceil(duration("health.startupTimeout", health.startup_timeout)))
+    started, ready = server.started, server.ready
+    if health.path:
+        ready = HttpCheck(health.path)
+        started = started if isinstance(started, CommandCheck) else ready
+    if isinstance(started, CommandCheck):
+        startup_timing = {"periodSeconds": period, "timeoutSeconds": startup, "failureThreshold": 1}
+    else:
+        every = min(period, STARTUP_PERIOD_SECONDS)
+        startup_timing = {
+            "periodSeconds": every,
+            "timeoutSeconds": timeout,
+            "failureThreshold": math.ceil(startup / every),
+        }
+    regular = {"periodSeconds": period, "timeoutSeconds": timeout}
+    short = {"terminationGracePeriodSeconds": PROBE_GRACE_SECONDS}
+    threshold = health.failure_threshold
+    return {
+        "startupProbe": {**_check(started), **startup_timing, **short},
+        # Out of the Service before it is restarted.
+        "readinessProbe": {**_check(ready), **regular, "failureThreshold": math.ceil(threshold / 2)},
+        "livenessProbe": {**_check(server.alive), **regular, "failureThreshold": threshold, **short},
+    }
+
+
+def _check(check: Check) -> Mapping[str, Any]:
+    if isinstance(check, HttpCheck):
+        return {"httpGet": {"path": check.path, "port": names.SERVER_PORT_NAME}}
+    if isinstance(check, CommandCheck):
+        return {"exec": {"command": list(check.command)}}
+    return {"tcpSocket": {"port": names.SERVER_PORT_NAME}}
