@@ -1,0 +1,5 @@
+"""`python -m localcluster` is `hack/cluster`."""
+
+from localcluster.cli import main
+
+main()
