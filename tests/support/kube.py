@@ -39,7 +39,9 @@ class Cluster:
     kubeconfig: Path
     kubectl_path: Path
 
-    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def kubectl(
+        self, *args: str, input: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Run kubectl; with `check`, a failure fails the test with its output."""
         done = subprocess.run(
             [str(self.kubectl_path), "--kubeconfig", str(self.kubeconfig), *args],
@@ -92,7 +94,12 @@ class Cluster:
                     "kind": "Config",
                     "clusters": [cluster],
                     "users": [{"name": account, "user": {"token": token}}],
-                    "contexts": [{"name": account, "context": {"cluster": cluster["name"], "user": account, "namespace": namespace}}],
+                    "contexts": [
+                        {
+                            "name": account,
+                            "context": {"cluster": cluster["name"], "user": account, "namespace": namespace},
+                        }
+                    ],
                     "current-context": account,
                 }
             )

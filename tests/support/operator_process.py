@@ -21,7 +21,11 @@ def grant(cluster: Cluster, namespace: str) -> None:
     cluster.apply((ROOT / "deploy/rbac.yaml").read_text())
     subjects = [{"kind": "ServiceAccount", "name": "berth-operator", "namespace": namespace}]
     cluster.apply(
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "berth-operator", "namespace": namespace}},
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "berth-operator", "namespace": namespace},
+        },
         *(
             {
                 "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -38,10 +42,14 @@ def grant(cluster: Cluster, namespace: str) -> None:
 class OperatorProcess:
     """`berth operator` for one namespace. Its log is kept in a file and shown when it does not start."""
 
-    def __init__(self, cluster: Cluster, namespace: str, folder: Path, *flags: str, kubeconfig: Path | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, folder: Path, *flags: str, kubeconfig: Path | None = None
+    ) -> None:
         self._cluster, self._namespace, self._folder, self._flags = cluster, namespace, folder, flags
         self.log = folder / f"operator-{time.monotonic_ns()}.log"
-        self._kubeconfig = kubeconfig or cluster.token_kubeconfig(namespace, "berth-operator", folder / "operator.kubeconfig")
+        self._kubeconfig = kubeconfig or cluster.token_kubeconfig(
+            namespace, "berth-operator", folder / "operator.kubeconfig"
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._file: IO[bytes] | None = None
         self.port = 0
@@ -114,7 +122,9 @@ class OperatorProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(10)
-                raise AssertionError(f"the operator did not stop within 15 s: {self.log.read_text()[-2000:]}") from None
+                raise AssertionError(
+                    f"the operator did not stop within 15 s: {self.log.read_text()[-2000:]}"
+                ) from None
         self._close()
 
     def _close(self) -> None:

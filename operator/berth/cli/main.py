@@ -22,20 +22,77 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Default: in-cluster.")
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Default: in-cluster."
+)
 @click.option("--namespace", help="Serve this namespace only. Default: all.")
-@click.option("--lease-namespace", default="berth-system", show_default=True, envvar="POD_NAMESPACE", help="Where the Lease of the election is.")
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address of /healthz, /readyz and /metrics.")  # noqa: S104
-@click.option("--port", default=8080, show_default=True, help="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
-@click.option("--workers", default=32, show_default=True, type=click.IntRange(1, 256), help="Models worked on side by side.")
-@click.option("--sweep-interval", default=600.0, show_default=True, type=click.FloatRange(min=1), help="Seconds between comparisons of the memory with the API server.")
-@click.option("--crash-budget", default=5, show_default=True, type=click.IntRange(min=1), help="Restarts in a row until a server is Failed.")
-@click.option("--image-pull-patience", default=600.0, show_default=True, type=click.FloatRange(min=0), help="Seconds that an image may fail to be pulled.")
-@click.option("--config-patience", default=300.0, show_default=True, type=click.FloatRange(min=0), help="Seconds that a Secret or ConfigMap may be missing.")
-@click.option("--refusal-interval", default=30.0, show_default=True, type=click.FloatRange(min=1), help="Seconds until a refused object is tried again.")
-@click.option("--allow-unsafe-pod-template", is_flag=True, help="Let spec.podTemplate set hostPath, privileged and the like.")
+@click.option(
+    "--lease-namespace",
+    default="berth-system",
+    show_default=True,
+    envvar="POD_NAMESPACE",
+    help="Where the Lease of the election is.",
+)
+@click.option(
+    "--host", default="0.0.0.0", show_default=True, help="Address of /healthz, /readyz and /metrics."
+)  # noqa: S104
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    help="Port of /healthz, /readyz and /metrics; 0 takes a free one.",
+)
+@click.option(
+    "--workers",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Models worked on side by side.",
+)
+@click.option(
+    "--sweep-interval",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds between comparisons of the memory with the API server.",
+)
+@click.option(
+    "--crash-budget",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Restarts in a row until a server is Failed.",
+)
+@click.option(
+    "--image-pull-patience",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that an image may fail to be pulled.",
+)
+@click.option(
+    "--config-patience",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that a Secret or ConfigMap may be missing.",
+)
+@click.option(
+    "--refusal-interval",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds until a refused object is tried again.",
+)
+@click.option(
+    "--allow-unsafe-pod-template",
+    is_flag=True,
+    help="Let spec.podTemplate set hostPath, privileged and the like.",
+)
 @click.option("--log-format", default="json", show_default=True, type=click.Choice(["json", "text"]))
-@click.option("--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
 def operator(
     kubeconfig: Path | None,
     namespace: str | None,
@@ -55,7 +112,9 @@ def operator(
     """Reconcile Models into Deployments and Services."""
     _configure_logging(log_format, log_level)
     policy = Policy(
-        render=RenderSettings(operator_namespace=lease_namespace, allow_unsafe_pod_template=allow_unsafe_pod_template),
+        render=RenderSettings(
+            operator_namespace=lease_namespace, allow_unsafe_pod_template=allow_unsafe_pod_template
+        ),
         crash_budget=crash_budget,
         image_pull_patience=image_pull_patience,
         config_patience=config_patience,
@@ -85,7 +144,10 @@ def _configure_logging(log_format: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(
-            JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields={"asctime": "time", "levelname": "level"})
+            JsonFormatter(
+                "%(asctime)s %(levelname)s %(name)s %(message)s",
+                rename_fields={"asctime": "time", "levelname": "level"},
+            )
         )
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))

@@ -46,7 +46,13 @@ class Executor:
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
-        self._gateway, self._store, self._recorder, self._metrics, self._clock = gateway, store, recorder, metrics, clock
+        self._gateway, self._store, self._recorder, self._metrics, self._clock = (
+            gateway,
+            store,
+            recorder,
+            metrics,
+            clock,
+        )
 
     async def carry_out(self, key: Key, world: ModelWorld, plan: Plan) -> bool:
         """Carry out the plan; False when something was refused, so that the key has to be planned again at once.
@@ -55,7 +61,9 @@ class Executor:
         """
         applies = [change for change in plan.changes if isinstance(change, Apply)]
         deletes = [change for change in plan.changes if isinstance(change, Delete)]
-        outcomes = await asyncio.gather(*(self._apply(key, apply) for apply in applies), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(self._apply(key, apply) for apply in applies), return_exceptions=True
+        )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -81,7 +89,15 @@ class Executor:
             if reason is None:
                 raise
             self._store.refuse(
-                key, Refusal(kind, metadata["name"], reason, self._refusal_message(change, error, reason), digest, self._clock())
+                key,
+                Refusal(
+                    kind,
+                    metadata["name"],
+                    reason,
+                    self._refusal_message(change, error, reason),
+                    digest,
+                    self._clock(),
+                ),
             )
             return False
         self._store.observe(applied)
@@ -124,7 +140,11 @@ class Executor:
         resource = resources.of_kind(change.kind)
         try:
             await self._gateway.delete(
-                resource, change.namespace, change.name, uid=change.uid, resource_version=change.resource_version
+                resource,
+                change.namespace,
+                change.name,
+                uid=change.uid,
+                resource_version=change.resource_version,
             )
         except ResourceVersionConflictError as error:
             raise StaleDecisionError(str(error)) from error
@@ -158,5 +178,10 @@ class Executor:
                 before,
                 after,
                 reason,
-                extra={"model": f"{subject.namespace}/{subject.name}", "from": before, "to": after, "reason": reason},
+                extra={
+                    "model": f"{subject.namespace}/{subject.name}",
+                    "from": before,
+                    "to": after,
+                    "reason": reason,
+                },
             )

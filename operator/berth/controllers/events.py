@@ -27,7 +27,9 @@ class _Told:
 class EventRecorder:
     """Writes Events; a failure to do so is logged and never stops the work."""
 
-    def __init__(self, gateway: Gateway, component: str, instance: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, gateway: Gateway, component: str, instance: str, clock: Callable[[], datetime]
+    ) -> None:
         self._gateway, self._component, self._instance, self._clock = gateway, component, instance, clock
         self._told: OrderedDict[str, _Told] = OrderedDict()
 
@@ -43,19 +45,32 @@ class EventRecorder:
                 told.count += 1
                 try:
                     await self._gateway.merge_patch(
-                        resources.EVENTS, subject.namespace, name, {"count": told.count, "lastTimestamp": moment}
+                        resources.EVENTS,
+                        subject.namespace,
+                        name,
+                        {"count": told.count, "lastTimestamp": moment},
                     )
                     return
                 except NotFoundError:
                     told.count = 1  # the API server keeps Events for an hour
-            await self._gateway.apply(self._event(subject, note.type, note.reason, message, name, moment), force=True)
+            await self._gateway.apply(
+                self._event(subject, note.type, note.reason, message, name, moment), force=True
+            )
             self._told[name] = _Told(1)
             while len(self._told) > _REMEMBERED:
                 self._told.popitem(last=False)
         except ApiError as error:
-            logger.warning("event %s for model %s/%s was not written: %s", note.reason, subject.namespace, subject.name, error)
+            logger.warning(
+                "event %s for model %s/%s was not written: %s",
+                note.reason,
+                subject.namespace,
+                subject.name,
+                error,
+            )
 
-    def _event(self, subject: Subject, kind: str, reason: str, message: str, name: str, moment: str) -> dict[str, object]:
+    def _event(
+        self, subject: Subject, kind: str, reason: str, message: str, name: str, moment: str
+    ) -> dict[str, object]:
         return {
             "apiVersion": "v1",
             "kind": "Event",

@@ -12,7 +12,12 @@ class HealthServer:
     """Serves the endpoints until it is left. `port` 0 takes any free one; `port` tells which."""
 
     def __init__(
-        self, host: str, port: int, metrics: Metrics, healthy: Callable[[], str | None], ready: Callable[[], str | None]
+        self,
+        host: str,
+        port: int,
+        metrics: Metrics,
+        healthy: Callable[[], str | None],
+        ready: Callable[[], str | None],
     ) -> None:
         """`healthy` and `ready` return None, or the sentence that says what is wrong."""
         self._host, self.port, self._metrics = host, port, metrics
@@ -43,4 +48,6 @@ class HealthServer:
         return answer  # type: ignore[return-value]
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(
+            body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )

@@ -23,7 +23,10 @@ class Metrics:
             registry=self.registry,
         )
         self.reconciles = Counter(
-            "berth_reconciles", "Reconciliations by result: done, stale, refused, failed", ["result"], registry=self.registry
+            "berth_reconciles",
+            "Reconciliations by result: done, stale, refused, failed",
+            ["result"],
+            registry=self.registry,
         )
         self.reconcile_seconds = Histogram(
             "berth_reconcile_seconds",
@@ -31,7 +34,9 @@ class Metrics:
             buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
-        self.queue_length = Gauge("berth_queue_length", "Keys that wait to be reconciled", registry=self.registry)
+        self.queue_length = Gauge(
+            "berth_queue_length", "Keys that wait to be reconciled", registry=self.registry
+        )
         self.models = Gauge("berth_models", "Models by phase", ["phase"], registry=self.registry)
         self.transitions = Counter(
             "berth_model_transitions", "Phase transitions", ["from_phase", "to_phase"], registry=self.registry
@@ -46,7 +51,10 @@ class Metrics:
             "berth_watch_restarts", "Restarts of the watches after an error", registry=self.registry
         )
         self.swept = Counter(
-            "berth_swept_objects", "Objects that a sweep found changed or gone unseen by the watches", ["kind"], registry=self.registry
+            "berth_swept_objects",
+            "Objects that a sweep found changed or gone unseen by the watches",
+            ["kind"],
+            registry=self.registry,
         )
         self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
 

@@ -37,7 +37,9 @@ class OperatorSettings:
     """The only namespace to serve; None serves all."""
     lease_namespace: str = "berth-system"
     lease_name: str = "berth-operator"
-    identity: str = field(default_factory=lambda: os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}")
+    identity: str = field(
+        default_factory=lambda: os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
+    )
     host: str = "0.0.0.0"  # noqa: S104 - probes and scrapers reach a Pod from outside
     port: int = 8080
     workers: int = 32
@@ -75,10 +77,17 @@ class Operator:
             logger.info("listening on %s:%d", settings.host, self.port)
             client = await connect(settings.kubeconfig, pool_size=settings.workers * 2)
             stack.push_async_callback(client.close)
-            gateway = Gateway(client, concurrency=settings.workers * 2, on_request=self.metrics.observe_request)
+            gateway = Gateway(
+                client, concurrency=settings.workers * 2, on_request=self.metrics.observe_request
+            )
             self._connected = True
             election = Election(
-                gateway, settings.lease_namespace, settings.lease_name, settings.identity, settings.election, self._lost
+                gateway,
+                settings.lease_namespace,
+                settings.lease_name,
+                settings.identity,
+                settings.election,
+                self._lost,
             )
             await stack.enter_async_context(election)
             if await self._wait_until_leading(election):
@@ -106,7 +115,9 @@ class Operator:
         recorder = EventRecorder(gateway, "berth-operator", settings.identity, clock)
         executor = Executor(gateway, store, recorder, self.metrics, clock)
         workers = Workers(store, queue, executor, settings.policy, self.metrics, clock, settings.workers)
-        sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, settings.sweep_interval)
+        sweeper = Sweeper(
+            store, gateway, settings.namespace, queue.add, self.metrics, settings.sweep_interval
+        )
         logger.info("leading as %s", settings.identity)
         await fill(store, gateway, settings.namespace)
         for key in store.model_keys():
@@ -120,7 +131,9 @@ class Operator:
             asyncio.create_task(self._count_models(), name="count-models"),
         ]
         tasks[0].add_done_callback(self._workers_ended)
-        self._watches = Watches(store, queue.add, lambda: credentials_for_kopf(gateway.client), self.metrics, settings.namespace)
+        self._watches = Watches(
+            store, queue.add, lambda: credentials_for_kopf(gateway.client), self.metrics, settings.namespace
+        )
         try:
             await self._watches.run(self.stop)
         finally:

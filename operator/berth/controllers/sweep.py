@@ -89,7 +89,10 @@ class Sweeper:
             resource, namespace=self._namespace, label_selector=selector, metadata_only=True
         )
         there = {
-            (m["metadata"]["namespace"], m["metadata"]["name"]): (m["metadata"]["uid"], m["metadata"]["resourceVersion"])
+            (m["metadata"]["namespace"], m["metadata"]["name"]): (
+                m["metadata"]["uid"],
+                m["metadata"]["resourceVersion"],
+            )
             for m in listed
         }
         known = self._store.known(kind)

@@ -52,14 +52,23 @@ def _settings() -> kopf.OperatorSettings:
 
 def _names(resource: ResourceType) -> tuple[str, ...]:
     """How kopf wants a resource named: the core group has no name."""
-    return (resource.group, resource.version, resource.plural) if resource.group else (resource.version, resource.plural)
+    return (
+        (resource.group, resource.version, resource.plural)
+        if resource.group
+        else (resource.version, resource.plural)
+    )
 
 
 class Watches:
     """Feeds the store from the watches and enqueues what has to be looked at."""
 
     def __init__(
-        self, store: Store, enqueue: Callable[[Key], None], login: Login, metrics: Metrics, namespace: str | None = None
+        self,
+        store: Store,
+        enqueue: Callable[[Key], None],
+        login: Login,
+        metrics: Metrics,
+        namespace: str | None = None,
     ) -> None:
         self._store, self._enqueue, self._login = store, enqueue, login
         self._metrics, self._namespace = metrics, namespace
