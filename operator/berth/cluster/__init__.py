@@ -1,1 +1,1 @@
-"""The Kubernetes API at the edge: gateway, election, errors."""
+"""The Kubernetes API at the edge: connection, gateway, election, errors. It decides nothing."""
