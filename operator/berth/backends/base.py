@@ -1,12 +1,14 @@
 """What Berth has to know of an inference server: how it is started, probed, measured, drained and emptied."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from berth.api.model import BackendName, ModelSpec
+from berth.api.base import duration_seconds
+from berth.api.model import BackendName, ModelSpec, Serving
 
 HOME = "/home/server"
 """Home of every server: an emptyDir, because the root file system is read-only."""
@@ -14,9 +16,11 @@ NVIDIA = "nvidia.com"
 AMD = "amd.com"
 CPU = "cpu"
 
+_NO_WISHES = Serving()
+
 
 class UnsupportedSpecError(ValueError):
-    """A wish that a backend cannot carry out: `field` is its path in the spec, the message one sentence with the way out."""
+    """A wish that a backend cannot carry out: the path of the field, and one sentence with the way out."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -55,16 +59,19 @@ class ServerRequest:
     weights: Weights
 
     @property
+    def serving(self) -> Serving:
+        """The portable knobs; all unset when the person says nothing."""
+        return self.spec.serving or _NO_WISHES
+
+    @property
     def served_names(self) -> tuple[str, ...]:
         """Names that requests use."""
-        serving = self.spec.serving
-        return tuple(serving.served_names) if serving and serving.served_names else (self.model,)
+        return tuple(self.serving.served_names or (self.model,))
 
     @property
     def environment_names(self) -> frozenset[str]:
         """Names of the variables that the person sets one by one."""
-        serving = self.spec.serving
-        return frozenset(variable.name for variable in serving.env or ()) if serving else frozenset()
+        return frozenset(variable.name for variable in self.serving.env or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +128,10 @@ class DrainMethod(StrEnum):
     SERVER = "Server"
     """The server itself, after SIGTERM."""
     SIDECAR = "Sidecar"
-    """The server drops them on SIGTERM, so something has to hold SIGTERM back until its metrics are idle."""
-    TIMEOUT = "Timeout"
-    """Like SIDECAR, but nothing tells when it is idle: the whole drain time is waited."""
+    """The server drops them on SIGTERM, so something has to hold SIGTERM back until its load is zero.
+
+    Where the load cannot be known, that is the whole drain time.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +157,7 @@ class UnloadRequest:
 
 @dataclass(frozen=True, slots=True)
 class SecurityProfile:
-    """The user that a server runs as, and what its image stands."""
+    """The user that a server runs as, and what its image can bear."""
 
     uid: int = 65532
     gid: int = 65532
@@ -183,7 +191,7 @@ class Backend(ABC):
         """How its load is measured; None when it cannot be known."""
         return None
 
-    def unload(self, spec: ModelSpec) -> UnloadRequest | None:
+    def unload(self, model: str, spec: ModelSpec) -> UnloadRequest | None:
         """How a running server frees its GPU memory; None when only its end does."""
         return None
 
@@ -201,6 +209,32 @@ class Backend(ABC):
         return image
 
 
-def seconds(duration: float) -> str:
-    """Whole seconds for a command line, rounded up."""
-    return str(-int(-duration // 1))
+def whole_seconds(field: str, duration: str) -> str:
+    """Whole seconds for a command line, rounded up. Raises UnsupportedSpecError with the field."""
+    try:
+        return str(math.ceil(duration_seconds(duration)))
+    except ValueError as error:
+        raise UnsupportedSpecError(field, str(error)) from None
+
+
+def python_caches(user: str) -> dict[str, str]:
+    """Variables with which servers built on PyTorch start as any user on a read-only root.
+
+    `getpass.getuser()` needs a name where /etc/passwd has none (kserve #5666). The caches would follow HOME, but
+    images set some of them to folders that are read-only here (list: vLLM PR #38552).
+    """
+    caches = {
+        "HF_HOME": "huggingface",
+        "XDG_CACHE_HOME": "",
+        "TRITON_CACHE_DIR": "triton",
+        "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+        "NUMBA_CACHE_DIR": "numba",
+        "OUTLINES_CACHE_DIR": "outlines",
+    }
+    folders = {name: f"{HOME}/.cache/{folder}".rstrip("/") for name, folder in caches.items()}
+    return {"USER": user, "LOGNAME": user, **folders}
+
+
+def flag(name: str, value: object) -> tuple[str, ...]:
+    """The flag with its value, or nothing when there is no value."""
+    return () if value in (None, "") else (name, str(value))

@@ -1,6 +1,6 @@
 """llama.cpp's llama-server: GGUF files on CPU and GPU.
 
-Flags, health, metrics and behaviour at shutdown: ran with build 11669 (tools/server/README.md, common/arg.cpp).
+Flags, health, metrics and behaviour at shutdown: tried with build 11669, whose tools/server/README.md lists them.
 """
 
 from typing import ClassVar
@@ -53,7 +53,7 @@ class LlamaCpp(Backend):
             # The default port has changed before (8080, then 9931), so it is always said.
             *("--host", "0.0.0.0", "--port", str(_PORT)),  # noqa: S104  # NetworkPolicy decides who may connect
             "--metrics",
-            # By default the server shrinks what was not set until it fits; a Model gets what it declares or fails.
+            # By default the server shrinks what is not set until it fits; a Model gets what it declares.
             *("--fit", "off"),
             *("--n-gpu-layers", "all" if spec.gpus.count else "0"),
             *_context(spec),
@@ -63,16 +63,14 @@ class LlamaCpp(Backend):
 
     def load(self, spec: ModelSpec) -> LoadMetrics:
         """Slots that decode and requests that wait for a slot."""
-        return LoadMetrics(
-            "/metrics", "llamacpp:requests_processing", "llamacpp:requests_deferred", needs_key=True
-        )
+        return LoadMetrics("/metrics", "llamacpp:requests_processing", "llamacpp:requests_deferred", needs_key=True)
 
 
 def _context(spec: ModelSpec) -> tuple[str, ...]:
-    """`--ctx-size` is the total of all slots, so each request gets its share.
+    """`--ctx-size` is the total of all slots, of which each request gets its share.
 
     Without maxConcurrency the server has four slots that share one cache of contextLength. With maxConcurrency
-    but no contextLength, `--kv-unified` lets the slots share the context that the model was trained with.
+    only, `--kv-unified` lets the slots share the context that the model was trained with.
     """
     context = spec.serving.context_length if spec.serving else None
     slots = spec.serving.max_concurrency if spec.serving else None

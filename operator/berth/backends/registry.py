@@ -2,9 +2,16 @@
 
 from berth.api.model import BackendName
 from berth.backends.base import Backend
+from berth.backends.custom import CustomServer
 from berth.backends.llamacpp import LlamaCpp
+from berth.backends.ollama import Ollama
+from berth.backends.sglang import Sglang
+from berth.backends.tgi import Tgi
+from berth.backends.vllm import Vllm
 
-_BACKENDS: dict[BackendName, Backend] = {backend.name: backend for backend in (LlamaCpp(),)}
+_BACKENDS: dict[BackendName, Backend] = {
+    backend.name: backend for backend in (Vllm(), Sglang(), LlamaCpp(), Ollama(), Tgi(), CustomServer())
+}
 
 
 def backend_for(name: BackendName) -> Backend:

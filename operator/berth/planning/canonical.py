@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from berth.api.base import duration_seconds
+from berth.api.base import canonical_quantity, duration_seconds
 from berth.planning.errors import InvalidSpecError
+
+Json = dict[str, Any]
 
 
 def canonical_json(value: Any) -> str:
@@ -24,3 +27,79 @@ def duration(field: str, text: str) -> float:
         return duration_seconds(text)
     except ValueError as error:
         raise InvalidSpecError(field, str(error)) from None
+
+
+def quantity(field: str, value: str | int | float) -> str:
+    """The quantity as the API server writes it. Raises InvalidSpecError with the field."""
+    try:
+        return canonical_quantity(value)
+    except ValueError as error:
+        raise InvalidSpecError(field, str(error)) from None
+
+
+def canonical_pod_template(template: Json, path: str) -> Json:
+    """The template without nulls and with canonical quantities, changed in place; `path` is where it stands."""
+    _drop_nulls(template)
+    for holder, field, where in _quantities(template.get("spec") or {}, f"{path}.spec"):
+        holder[field] = quantity(where, holder[field])
+    return template
+
+
+def _drop_nulls(value: Any) -> None:
+    if isinstance(value, dict):
+        for field in [field for field, item in value.items() if item is None]:
+            del value[field]
+        for item in value.values():
+            _drop_nulls(item)
+    elif isinstance(value, list):
+        for item in value:
+            _drop_nulls(item)
+
+
+def _quantities(spec: Json, path: str) -> Iterator[tuple[Json, str, str]]:
+    """Every place of a Pod spec where a quantity stands: the object, its field and the path."""
+    yield from _all_of(spec, "overhead", path)
+    yield from _resources(spec, path)
+    for kind in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            where = f"{path}.{kind}[{index}]"
+            yield from _resources(container, where)
+            for number, variable in enumerate(container.get("env") or ()):
+                yield from _divisor(variable.get("valueFrom"), f"{where}.env[{number}].valueFrom")
+    for index, volume in enumerate(spec.get("volumes") or ()):
+        yield from _of_volume(volume, f"{path}.volumes[{index}]")
+
+
+def _of_volume(volume: Json, path: str) -> Iterator[tuple[Json, str, str]]:
+    yield from _one_of(volume.get("emptyDir"), "sizeLimit", f"{path}.emptyDir")
+    claim = ((volume.get("ephemeral") or {}).get("volumeClaimTemplate") or {}).get("spec") or {}
+    yield from _resources(claim, f"{path}.ephemeral.volumeClaimTemplate.spec")
+    yield from _of_downward(volume.get("downwardAPI"), f"{path}.downwardAPI")
+    for index, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
+        yield from _of_downward(source.get("downwardAPI"), f"{path}.projected.sources[{index}].downwardAPI")
+
+
+def _of_downward(source: Json | None, path: str) -> Iterator[tuple[Json, str, str]]:
+    for index, item in enumerate((source or {}).get("items") or ()):
+        yield from _divisor(item, f"{path}.items[{index}]")
+
+
+def _divisor(holder: Json | None, path: str) -> Iterator[tuple[Json, str, str]]:
+    yield from _one_of((holder or {}).get("resourceFieldRef"), "divisor", f"{path}.resourceFieldRef")
+
+
+def _resources(holder: Json, path: str) -> Iterator[tuple[Json, str, str]]:
+    resources = holder.get("resources") or {}
+    for field in ("limits", "requests"):
+        yield from _all_of(resources, field, f"{path}.resources")
+
+
+def _all_of(holder: Json, field: str, path: str) -> Iterator[tuple[Json, str, str]]:
+    values = holder.get(field) or {}
+    for name in values:
+        yield values, name, f"{path}.{field}[{name}]"
+
+
+def _one_of(holder: Json | None, field: str, path: str) -> Iterator[tuple[Json, str, str]]:
+    if holder and field in holder:
+        yield holder, field, f"{path}.{field}"

@@ -94,9 +94,7 @@ def render_service(identity: ModelIdentity, spec: ModelSpec, *, accepting: bool 
         "targetPort": names.SERVER_PORT_NAME,
         "protocol": "TCP",
     }
-    return _child(
-        identity, spec, "v1", "Service", {"type": "ClusterIP", "selector": selector, "ports": [port]}
-    )
+    return _child(identity, spec, "v1", "Service", {"type": "ClusterIP", "selector": selector, "ports": [port]})
 
 
 def render_network_policy(identity: ModelIdentity, spec: ModelSpec, settings: RenderSettings) -> Manifest:

@@ -36,7 +36,7 @@ CLOSED_LABEL = "berth.dev/closed"
 
 
 def child_labels(model_name: str, backend: str) -> dict[str, str]:
-    """The labels of everything made for a Model. Nothing is taken from the Model's own: GitOps tools would claim the child."""
+    """The labels of everything made for a Model. None of the Model's own: GitOps tools would claim the child."""
     return {
         "app.kubernetes.io/name": str(backend),
         "app.kubernetes.io/instance": model_name,

@@ -18,7 +18,7 @@ from berth.backends.base import (
 )
 from berth.backends.registry import backend_for
 from berth.planning import names
-from berth.planning.canonical import content_hash, duration
+from berth.planning.canonical import content_hash, duration, quantity
 from berth.planning.errors import InvalidSpecError
 from berth.planning.pod_template_merge import merge_pod_template
 from berth.planning.render_settings import RenderSettings
@@ -46,9 +46,7 @@ def template_inputs(spec: ModelSpec) -> str:
     )
 
 
-def render_pod_template(
-    name: str, namespace: str, spec: ModelSpec, settings: RenderSettings
-) -> dict[str, Any]:
+def render_pod_template(name: str, namespace: str, spec: ModelSpec, settings: RenderSettings) -> dict[str, Any]:
     """The Pod template in the API server's canonical form. Raises InvalidSpecError.
 
     The label with its own hash is not part of it: `children.render_deployment` adds that.
@@ -151,11 +149,10 @@ def _environment(spec: ModelSpec, server: Server, weights: Weights) -> list[dict
 def _resources(spec: ModelSpec) -> dict[str, Any]:
     limits = _quantities("limits", spec.limits)
     requests = _quantities("requests", spec.requests)
-    for resource, quantity in requests.items():
-        if resource in limits and quantity_value(quantity) > quantity_value(limits[resource]):
-            raise InvalidSpecError(
-                f"requests.{resource}", f"{quantity} is more than limits.{resource} {limits[resource]}"
-            )
+    for resource, least in requests.items():
+        most = limits.get(resource)
+        if most is not None and quantity_value(least) > quantity_value(most):
+            raise InvalidSpecError(f"requests.{resource}", f"{least} is more than limits.{resource}, which is {most}")
     if spec.gpus.count:
         limits[spec.gpus.resource] = str(spec.gpus.count)
     resources = {"limits": limits, "requests": requests}
@@ -166,20 +163,10 @@ def _quantities(field: str, wanted: ComputeResources | None) -> dict[str, str]:
     if wanted is None:
         return {}
     given = {"cpu": wanted.cpu, "memory": wanted.memory, "ephemeral-storage": wanted.ephemeral_storage}
-    canonical = {}
-    for resource, quantity in given.items():
-        if quantity is None:
-            continue
-        try:
-            canonical[resource] = canonical_quantity(quantity)
-        except ValueError as error:
-            raise InvalidSpecError(f"{field}.{resource}", str(error)) from None
-    return canonical
+    return {resource: quantity(f"{field}.{resource}", value) for resource, value in given.items() if value is not None}
 
 
-def _volumes(
-    spec: ModelSpec, server: Server, weights: Weights
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _volumes(spec: ModelSpec, server: Server, weights: Weights) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     volumes: list[dict[str, Any]] = [{"name": "home", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     mounts: list[dict[str, Any]] = [
         {"name": "home", "mountPath": server.home},
@@ -188,9 +175,7 @@ def _volumes(
     if spec.gpus.count > 1 or server.shared_memory:
         # NCCL and PyTorch pass tensors between processes here. Used pages count to the memory limit.
         size = f"{SHARED_MEMORY_PER_GPU_GIB * max(1, spec.gpus.count)}Gi"
-        volumes.append(
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": canonical_quantity(size)}}
-        )
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": canonical_quantity(size)}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
     if weights.volume is not None:
         volumes.append({"name": names.MODELS_VOLUME, **weights.volume})
@@ -206,7 +191,7 @@ def _tolerations(resource: str) -> list[dict[str, Any]]:
     return [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in keys]
 
 
-# ---- security: the Pod Security standard `restricted` ---------------------------------------------------------
+# ---- security: the Pod Security standard `restricted` ----------------------------------------------------------
 
 
 def _pod_security(backend: Backend) -> dict[str, Any]:
