@@ -6,7 +6,7 @@ from pathlib import Path
 from localcluster.kubeapi import Api, Object
 from localcluster.network import Ranges
 from localcluster.pki import NODE
-from localcluster.state import Paths, State
+from localcluster.state import Paths, State, write
 
 COMPONENTS = ("coredns", "volume-provisioner", "gpu-device-plugin")
 GPU_PRODUCT = "Berth-Simulated-GPU"
@@ -18,7 +18,8 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no pro
 
 def write_configuration(where: Paths, ranges: Ranges) -> None:
     """Write the files that the commands below name."""
-    (where.conf / "Corefile").write_text(
+    write(
+        where.conf / "Corefile",
         f""".:53 {{
     bind {ranges.node}
     errors
@@ -30,7 +31,7 @@ def write_configuration(where: Paths, ranges: Ranges) -> None:
     }}
     loadbalance
 }}
-"""
+""",
     )
     where.volumes.mkdir(exist_ok=True)
 

@@ -4,11 +4,10 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from localcluster import binaries, kind, simulated, state
+from localcluster import binaries, kind, processes, simulated, state
 from localcluster.errors import ClusterError
 from localcluster.kubeapi import Api
 from localcluster.local import LocalCluster, describe, expected
-from localcluster.processes import Init
 from localcluster.state import Paths, State
 
 
@@ -99,6 +98,11 @@ def kubectl() -> Path:
     return binaries.ensure(["kubectl"])["kubectl"]
 
 
+def exists(name: str) -> bool:
+    """Tell whether a cluster of this name is written down, up or not."""
+    return state.load(state.paths(name)) is not None
+
+
 def find(name: str) -> tuple[Paths, State]:
     """Return a cluster that is written down."""
     where = state.paths(name)
@@ -158,8 +162,6 @@ def add_nodes(
 def status(name: str) -> dict[str, object]:
     """Return what there is to know about a cluster; `alive` tells whether all of it runs."""
     where, found = find(name)
-    from localcluster import processes
-
     result: dict[str, object] = {
         "name": name,
         "kind": found.kind,
@@ -170,7 +172,7 @@ def status(name: str) -> dict[str, object]:
     if found.kind != "processes":
         return result | {"alive": Api(Path(str(result["kubeconfig"]))).ready(), "components": []}
     cluster = LocalCluster(where, found)
-    running = Init(where.root).components()
+    running = cluster.init.components()
     components = []
     for component in expected(found):
         known = running.get(component)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from localcluster.errors import ClusterError
 KUBERNETES_VERSION = "1.35.4"
 GO = Path(__file__).parent / "go"
 GO_HINT = (
-    "Go 1.26 or newer is needed to build Kubernetes; install it with: apt-get install golang-go "
-    "(or unpack a newer release below /usr/local/go and put its bin folder on PATH)"
+    "Go 1.21 or newer is needed to build Kubernetes (it fetches the release that Kubernetes wants by itself); "
+    "install it with: apt-get install golang-go (Debian 13 or newer), or unpack a release to /usr/local/go"
 )
 
 _VERSION = "k8s.io/component-base/version"
@@ -93,23 +94,17 @@ def ensure(names: Iterable[str] | None = None) -> dict[str, Path]:
     found = {p.name: state.cache_folder() / "bin" / f"{p.name}-{key(p, version)}" / p.name for p in wanted}
     if all(path.exists() for path in found.values()):
         return found
-    if go is None or not version:
+    if go is None or not _new_enough(version):
         raise ClusterError(GO_HINT)
     with state.locked(state.cache_folder() / "bin"):
         missing = [p for p in wanted if not found[p.name].exists()]
         if missing:
             _say(f"building {len(missing)} programs from Go modules, once: {', '.join(p.name for p in missing)}")
+        began = time.monotonic()
         for number, program in enumerate(missing, 1):
-            began = time.monotonic()
             _build(go, program, found[program.name])
-            _say(f"  {number}/{len(missing)} {program.name} built in {time.monotonic() - began:.0f} s")
+            _say(f"  {number}/{len(missing)} {program.name}, {time.monotonic() - began:.0f} s since the start")
     return found
-
-
-def kwok_stages() -> list[Path]:
-    """Return the files that tell kwok how nodes and Pods come up; they are part of kwok's own module."""
-    kwok = ensure(["kwok"])["kwok"]
-    return sorted(kwok.parent.glob("*.yaml"))
 
 
 def _find_go() -> str | None:
@@ -128,6 +123,11 @@ def _go_version(go: str | None) -> str:
     return version
 
 
+def _new_enough(version: str) -> bool:
+    match = re.match(r"go1\.(\d+)", version)
+    return match is not None and int(match[1]) >= 21
+
+
 def _build(go: str, program: Program, target: Path) -> None:
     module = GO / program.module
     temporary = target.parent.with_name(f".{target.parent.name}")
@@ -137,8 +137,15 @@ def _build(go: str, program: Program, target: Path) -> None:
         go, "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {program.flags}".strip(),
         "-o", str(temporary / program.name), program.package,
     )  # fmt: skip
-    environment = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
-    done = subprocess.run(command, cwd=module, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    environment = {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "",
+        "GOWORK": "off",
+        "GOTOOLCHAIN": os.environ.get("GOTOOLCHAIN", "auto"),
+    }
+    done = subprocess.run(
+        command, cwd=module, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise ClusterError(f"building {program.name} failed in {module}:\n{done.stderr.strip()[-2000:]}")
     if program.name == "kwok":
@@ -148,6 +155,7 @@ def _build(go: str, program: Program, target: Path) -> None:
 
 
 def _copy_stages(go: str, module: Path, target: Path) -> None:
+    """Lay beside kwok the files of its own module that tell it how nodes and Pods come up."""
     command = (go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok")
     done = subprocess.run(command, cwd=module, capture_output=True, text=True, check=True)
     stages = Path(done.stdout.strip()) / "kustomize" / "stage"

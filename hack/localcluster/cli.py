@@ -1,17 +1,18 @@
 """hack/cluster: the commands."""
 
 import json
-import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from localcluster import api, binaries, images
 from localcluster.errors import ClusterError
 
-name_option = click.option("--name", default="berth", show_default=True, help="Which cluster; several can be up at once.")
+name_option = click.option(
+    "--name", default="berth", show_default=True, help="Which cluster; several can be up at once."
+)
 
 
 class Commands(click.Group):
@@ -45,7 +46,9 @@ def main() -> None:
 def up(name: str, control_plane: bool, audit: bool, gpus: int | None, kubeconfig: Path | None) -> None:
     """Make a cluster, or finish or repair one; returns when it can be used."""
     began = time.monotonic()
-    cluster = api.ensure(name, control_plane=control_plane or None, audit=audit or None, gpus=gpus, kubeconfig=kubeconfig)
+    cluster = api.ensure(
+        name, control_plane=control_plane or None, audit=audit or None, gpus=gpus, kubeconfig=kubeconfig
+    )
     click.echo(f"cluster {name} is up after {time.monotonic() - began:.1f} s", err=True)
     click.echo(f"export KUBECONFIG={cluster.kubeconfig}")
 
@@ -81,11 +84,18 @@ def _show(found: dict[str, Any]) -> None:
         click.echo(f"\n{'COMPONENT':<26}{'PID':>8}  {'ALIVE':<6}{'MEMORY':>9}")
     for c in found["components"]:
         alive = "yes" if c["alive"] else "NO"
-        click.echo(f"{c['name']:<26}{c['pid'] or '-':>8}  {alive:<6}{c['memory'] / 2**20:>6.0f} MB  {c['note']}".rstrip())
+        click.echo(
+            f"{c['name']:<26}{c['pid'] or '-':>8}  {alive:<6}{c['memory'] / 2**20:>6.0f} MB  {c['note']}".rstrip()
+        )
     if found["components"]:
         click.echo(f"{'together':<42}{sum(c['memory'] for c in found['components']) / 2**20:>6.0f} MB\n")
     shown = {"kubeconfig": found["kubeconfig"], "API server": found.get("server")}
-    for label, value in {**shown, **found.get("addresses", {}), "logs": found["logs"], "audit log": found.get("audit_log")}.items():
+    for label, value in {
+        **shown,
+        **found.get("addresses", {}),
+        "logs": found["logs"],
+        "audit log": found.get("audit_log"),
+    }.items():
         if value:
             click.echo(f"{label:<16}{value}")
 
@@ -131,9 +141,3 @@ def build() -> None:
     """Build the programs into the user's cache, and nothing else."""
     for path in binaries.ensure().values():
         click.echo(path)
-
-
-def fail(message: str) -> NoReturn:
-    """End with a sentence."""
-    click.echo(message, err=True)
-    sys.exit(1)

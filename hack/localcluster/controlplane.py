@@ -4,7 +4,7 @@ from pathlib import Path
 
 from localcluster.network import Ranges
 from localcluster.pki import write_kubeconfig
-from localcluster.state import Paths, State
+from localcluster.state import Paths, State, write
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _ETCD = "http://127.0.0.1:2379"
@@ -24,7 +24,7 @@ def write_configuration(where: Paths, state: State, ranges: Ranges) -> None:
         write_kubeconfig(where.conf / f"{name}.kubeconfig", where.pki, name, ranges.api_url, "local")
     write_kubeconfig(where.kubeconfig, where.pki, "admin", ranges.api_url, f"berth-{state.name}")
     if state.audit:
-        (where.conf / "audit.yaml").write_text(_AUDIT_POLICY)
+        write(where.conf / "audit.yaml", _AUDIT_POLICY)
 
 
 def commands(where: Paths, state: State, ranges: Ranges, binaries: dict[str, Path]) -> dict[str, list[str]]:

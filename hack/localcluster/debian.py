@@ -6,6 +6,7 @@ suite is added to a private copy of apt's state, and signatures are checked as a
 
 import hashlib
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -74,18 +75,22 @@ def _download(work: Path, suite: str, packages: Iterable[str]) -> None:
 
 
 def _user() -> str:
-    import pwd
-
     return pwd.getpwuid(os.getuid()).pw_name
 
 
 def _mirror() -> str:
     """Return the mirror that this machine's own suites come from."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise ClusterError("apt-get and dpkg-deb are needed for the images of llama-server and busybox: use Debian or Ubuntu")
+        raise ClusterError(
+            "apt-get and dpkg-deb are needed for the images of llama-server and busybox: use Debian or Ubuntu"
+        )
     if not _KEYRING.exists():
-        raise ClusterError("the signing keys of Debian are missing; install them with: apt-get install debian-archive-keyring")
-    listed = _run(("apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(SUITE)", "Created-By: Packages"), Path("/"))
+        raise ClusterError(
+            "the signing keys of Debian are missing; install them with: apt-get install debian-archive-keyring"
+        )
+    listed = _run(
+        ("apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(SUITE)", "Created-By: Packages"), Path("/")
+    )
     for line in listed.splitlines():
         address, *origin = line.split()
         if "Debian" in origin and "security" not in address:

@@ -32,7 +32,9 @@ def up(where: Paths, state: State) -> None:
     if state.control_plane or state.audit:
         raise ClusterError("kind clusters are always whole and write no audit log")
     if not where.kubeconfig.exists() or _cluster_name(state) not in _kind("get", "clusters").split():
-        _kind("create", "cluster", "--name", _cluster_name(state), "--kubeconfig", str(where.kubeconfig), "--wait", "180s")
+        _kind(
+            "create", "cluster", "--name", _cluster_name(state), "--kubeconfig", str(where.kubeconfig), "--wait", "180s"
+        )
         for archive in (images.busybox(), images.llama_server()):
             load_image(state, archive)
     api = Api(where.kubeconfig)

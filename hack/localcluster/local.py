@@ -32,6 +32,7 @@ class LocalCluster:
         self.state = state
         self.ranges = network.Ranges(state.slot)
         self.init = processes.Init(where.root)
+        self.started: set[str] = set()
 
     def up(self) -> None:
         """Start what does not run, and return when all of it works."""
@@ -72,6 +73,7 @@ class LocalCluster:
     def _start(self, commands: dict[str, list[str]], *names: str) -> None:
         for name in names:
             if name in commands:
+                self.started.add(name)
                 self.init.run(name, commands[name], self.log(name))
 
     def _wait_until_usable(self, api: Api, fresh: bool) -> None:
@@ -85,7 +87,10 @@ class LocalCluster:
             addons.label_node(api, self.state.gpus)
         if self.state.gpus:
             self._wait(
-                "gpu-device-plugin", "the node offers no GPUs", lambda: addons.gpus_are_offered(api, self.state.gpus), 30
+                "gpu-device-plugin",
+                "the node offers no GPUs",
+                lambda: addons.gpus_are_offered(api, self.state.gpus),
+                30,
             )
         healthy = f"http://{self.ranges.node}:10256/healthz"
         self._wait("kube-proxy", "Services are not routed", lambda: addons.answers(healthy), 30)
@@ -100,7 +105,7 @@ class LocalCluster:
             nonlocal ended
             if condition():
                 return True
-            dead = [c for c in self.init.components().values() if not c.alive]
+            dead = [c for c in self.init.components().values() if c.name in self.started and not c.alive]
             ended = next((f"{c.name} {c.result}" for c in dead), "")
             return bool(ended)
 
@@ -125,7 +130,16 @@ class LocalCluster:
                 self.load_image(archive)
 
     def _images(self) -> set[str]:
-        command = ("ctr", "--address", str(self.where.containerd_socket), "--namespace", "k8s.io", "images", "list", "-q")
+        command = (
+            "ctr",
+            "--address",
+            str(self.where.containerd_socket),
+            "--namespace",
+            "k8s.io",
+            "images",
+            "list",
+            "-q",
+        )
         return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
     def load_image(self, archive: Path) -> None:
@@ -151,15 +165,13 @@ class LocalCluster:
 
 
 def _node_is_ready(api: Api) -> bool:
-    found = api.get(f"/api/v1/nodes/{pki.NODE}") or {}
-    conditions = found.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return simulated.node_is_ready(api.get(f"/api/v1/nodes/{pki.NODE}") or {})
 
 
-def describe(where: Paths, name: str, **options: object) -> State:
+def describe(where: Paths, name: str, *, control_plane: bool, audit: bool, gpus: int) -> State:
     """Write down a new cluster before anything of it exists."""
     with states.locked(states.clusters_folder()):
-        state = State(name=name, kind="processes", slot=network.free_slot(name), **options)  # type: ignore[arg-type]
-        where.root.mkdir(exist_ok=True)
+        slot = network.free_slot(name)
+        state = State(name, "processes", slot=slot, control_plane=control_plane, audit=audit, gpus=gpus)
         states.save(where, state)
     return state

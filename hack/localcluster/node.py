@@ -1,15 +1,18 @@
 """The real node: containerd, kubelet and kube-proxy, and how each is told to live in a folder of its own."""
 
 import contextlib
+import functools
 import json
 import shutil
 from pathlib import Path
 
 import yaml
 
+from localcluster import processes
+from localcluster.errors import ClusterError
 from localcluster.network import Ranges
 from localcluster.pki import NODE, write_kubeconfig
-from localcluster.state import Paths, State
+from localcluster.state import Paths, State, write
 
 COMPONENTS = ("containerd", "kubelet", "kube-proxy")
 PAUSE_IMAGE = "localhost/pause:1"
@@ -21,20 +24,22 @@ def write_configuration(where: Paths, state: State, ranges: Ranges) -> None:
     """Write the files that the commands below name."""
     for name in ("kubelet", "proxy"):
         write_kubeconfig(where.conf / f"{name}.kubeconfig", where.pki, name, ranges.api_url, "local")
-    (where.conf / "containerd.toml").write_text(_containerd(where))
+    write(where.conf / "containerd.toml", _containerd(where))
     network = where.conf / "cni"
     network.mkdir(exist_ok=True)
-    (network / "10-berth.conflist").write_text(json.dumps(_pod_network(where, ranges), indent=1))
-    (where.conf / "resolv.conf").write_text(f"nameserver {ranges.dns}\n")
-    (where.conf / "kubelet.yaml").write_text(yaml.safe_dump(_kubelet(where, state, ranges)))
-    (where.conf / "kube-proxy.yaml").write_text(yaml.safe_dump(_kube_proxy(where, ranges)))
+    write(network / "10-berth.conflist", json.dumps(_pod_network(where, ranges), indent=1))
+    write(where.conf / "resolv.conf", f"nameserver {ranges.dns}\n")
+    write(where.conf / "kubelet.yaml", yaml.safe_dump(_kubelet(where, state, ranges)))
+    write(where.conf / "kube-proxy.yaml", yaml.safe_dump(_kube_proxy(where, ranges)))
 
 
 def commands(where: Paths, ranges: Ranges, binaries: dict[str, Path]) -> dict[str, list[str]]:
     """Return the command line of each component, in the order of starting."""
     return {
         "containerd": [
-            shutil.which("containerd", path=SYSTEM_PATH) or "containerd", "--config", f"{where.conf}/containerd.toml",
+            shutil.which("containerd", path=SYSTEM_PATH) or "containerd",
+            "--config",
+            f"{where.conf}/containerd.toml",
         ],
         "kubelet": [
             str(binaries["kubelet"]),
@@ -171,6 +176,10 @@ def _cgroup_folders(name: str) -> list[Path]:
 
 def create_cgroups(name: str) -> None:
     """Make the cluster's control groups; kubelet wants to find them."""
+    if (_CGROUPS / "cgroup.controllers").exists():
+        for controller in ("cpuset", "cpu", "io", "memory", "pids"):
+            with contextlib.suppress(OSError):  # kubelet names the one that it misses
+                (_CGROUPS / "cgroup.subtree_control").write_text(f"+{controller}")
     for folder in _cgroup_folders(name):
         folder.mkdir(exist_ok=True)
         if folder.parent.name == "cpuset":
@@ -181,8 +190,13 @@ def create_cgroups(name: str) -> None:
 def remove_cgroups(name: str) -> None:
     """Remove the cluster's control groups, the innermost first. No process is in them any more."""
     for folder in _cgroup_folders(name):
-        for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
-            with contextlib.suppress(FileNotFoundError, OSError):
-                inner.rmdir()
-        with contextlib.suppress(FileNotFoundError, OSError):
-            folder.rmdir()
+        if not processes.wait_until(functools.partial(_remove_tree, folder), 5):
+            raise ClusterError(f"the control group {folder} cannot be removed: something still runs in it")
+
+
+def _remove_tree(folder: Path) -> bool:
+    inner = [p for p in folder.rglob("*") if p.is_dir()]
+    for group in (*sorted(inner, key=lambda p: -len(p.parts)), folder):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+    return not folder.exists()

@@ -7,7 +7,6 @@ import base64
 import dataclasses
 import datetime
 import ipaddress
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from localcluster.network import Ranges
+from localcluster.state import write
 
 NODE = "berth"
+SECRET = 0o600
 _VALID = datetime.timedelta(days=3650)
 
 
@@ -58,13 +59,13 @@ def create(folder: Path, ranges: Ranges) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _sign(Subject("berth-local-cluster"), authority_key, None, authority_key)
-    _write(folder / "ca.crt", authority.public_bytes(serialization.Encoding.PEM))
+    write(folder / "ca.crt", authority.public_bytes(serialization.Encoding.PEM), SECRET)
     for name, subject in subjects(ranges).items():
         private = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(subject, private, authority, authority_key)
-        _write(folder / f"{name}.key", _pem(private))
-        _write(folder / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM))
-    _write(folder / "service-accounts.key", _pem(ec.generate_private_key(ec.SECP256R1())))
+        write(folder / f"{name}.key", _pem(private), SECRET)
+        write(folder / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM), SECRET)
+    write(folder / "service-accounts.key", _pem(ec.generate_private_key(ec.SECP256R1())), SECRET)
     done.touch()
 
 
@@ -78,9 +79,7 @@ def write_kubeconfig(target: Path, folder: Path, name: str, server: str, context
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": context,
-        "clusters": [
-            {"name": context, "cluster": {"server": server, "certificate-authority-data": encoded("ca.crt")}}
-        ],
+        "clusters": [{"name": context, "cluster": {"server": server, "certificate-authority-data": encoded("ca.crt")}}],
         "users": [
             {
                 "name": context,
@@ -92,7 +91,7 @@ def write_kubeconfig(target: Path, folder: Path, name: str, server: str, context
         ],
         "contexts": [{"name": context, "context": {"cluster": context, "user": context}}],
     }
-    _write(target, yaml.safe_dump(content, sort_keys=False).encode())
+    write(target, yaml.safe_dump(content, sort_keys=False).encode(), SECRET)
 
 
 def _sign(
@@ -137,9 +136,3 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
-
-
-def _write(target: Path, content: bytes) -> None:
-    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)

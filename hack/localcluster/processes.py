@@ -105,9 +105,7 @@ class Init:
                     pass_fds=(lock.fileno(),), cwd="/",
                 )  # fmt: skip
             running = self.identity()
-        if running is None or not wait_until(
-            lambda: (self.root / "init.sock").exists() or not running.alive(), 10
-        ):
+        if running is None or not wait_until(lambda: (self.root / "init.sock").exists() or not running.alive(), 10):
             raise with_log("the cluster's namespaces could not be made", log)
         if not running.alive():
             raise with_log("the cluster's namespaces could not be made", log)

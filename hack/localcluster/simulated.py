@@ -1,9 +1,10 @@
 """Simulated nodes: kwok answers for their kubelets, and Pods on them only say that they run."""
 
-import time
+import concurrent.futures
+import itertools
 from pathlib import Path
 
-from localcluster import addons
+from localcluster import addons, processes
 from localcluster.errors import ClusterError
 from localcluster.kubeapi import Api, Object
 from localcluster.network import Ranges
@@ -53,30 +54,28 @@ def node(name: str, gpus: int, product: str, memory_mib: int) -> Object:
 def add(api: Api, count: int, gpus: int, product: str, memory_mib: int) -> list[str]:
     """Add nodes under names that are not taken, and return the names once all of them are ready."""
     existing = {n["metadata"]["name"] for n in (api.get("/api/v1/nodes") or {"items": []})["items"]}
-    names = []
-    number = 0
-    while len(names) < count:
-        if (name := f"simulated-{number}") not in existing:
-            names.append(name)
-        number += 1
-    for name in names:
+    free = (name for number in itertools.count() if (name := f"simulated-{number}") not in existing)
+    names = list(itertools.islice(free, count))
+
+    def make(name: str) -> None:
         body = node(name, gpus, product, memory_mib)
         api.apply(f"/api/v1/nodes/{name}", body)
         api.apply(f"/api/v1/nodes/{name}/status", body)
-    deadline = time.monotonic() + 60
-    waiting = set(names)
-    while waiting:
-        waiting -= {name for name in _ready_nodes(api) if name in waiting}
-        if waiting and time.monotonic() > deadline:
-            raise ClusterError(f"simulated nodes do not become ready: {', '.join(sorted(waiting))}")
-        time.sleep(0.05 if waiting else 0)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, names))
+    if not processes.wait_until(lambda: _ready_nodes(api) >= set(names), 60, 0.1):
+        waiting = sorted(set(names) - _ready_nodes(api))
+        raise ClusterError(f"simulated nodes do not become ready: {', '.join(waiting[:10])}")
     return names
 
 
-def _ready_nodes(api: Api) -> list[str]:
+def _ready_nodes(api: Api) -> set[str]:
     nodes = (api.get("/api/v1/nodes") or {"items": []})["items"]
-    return [
-        n["metadata"]["name"]
-        for n in nodes
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"].get("conditions", []))
-    ]
+    return {n["metadata"]["name"] for n in nodes if node_is_ready(n)}
+
+
+def node_is_ready(found: Object) -> bool:
+    """Tell whether a node's condition Ready is true."""
+    conditions = found.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

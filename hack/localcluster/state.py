@@ -113,10 +113,23 @@ def load(where: Paths) -> State | None:
 
 
 def save(where: Paths, state: State) -> None:
-    """Write a cluster's description so that a reader sees the old one or the new one, nothing between."""
-    temporary = where.description.with_suffix(".new")
-    temporary.write_text(json.dumps(dataclasses.asdict(state), indent=1))
-    temporary.replace(where.description)
+    """Write a cluster's description."""
+    write(where.description, json.dumps(dataclasses.asdict(state), indent=1))
+
+
+def write(target: Path, content: str | bytes, mode: int = 0o644) -> None:
+    """Make a file hold this; a reader sees the old content or the new one, nothing between.
+
+    A file that holds it already is not touched: kube-proxy ends when its configuration is written again.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if target.exists() and target.read_bytes() == data:
+        return
+    temporary = target.with_name(f".{target.name}.new")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    temporary.replace(target)
 
 
 def all_states() -> list[State]:

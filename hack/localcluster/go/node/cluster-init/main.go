@@ -52,6 +52,7 @@ func start(folder, name string, lock *os.File) error {
 
 func run(folder, name string) error {
 	syscall.CloseOnExec(3)
+	syscall.Umask(0o022)
 	if err := writeIdentity(folder); err != nil {
 		return err
 	}
