@@ -61,9 +61,15 @@ def write(
         writer.add_tensor(name, np.ones(embedding, dtype=np.float32))
 
     key_value = embedding // HEADS * KEY_VALUE_HEADS
-    tensor("token_embd.weight", len(tokens), embedding)
+    # The first dimension carries a constant through all layers, so that the output can prefer printable tokens.
+    specials = 3 + 256
+    tokens_in = random.standard_normal((len(tokens), embedding)).astype(np.float32) * 0.05
+    tokens_in[:, 0] = 2.0
+    tokens_out = random.standard_normal((len(tokens), embedding)).astype(np.float32) * 0.3
+    tokens_out[:, 0] = np.where(np.arange(len(tokens)) < specials, -3.0, 3.0)
+    writer.add_tensor("token_embd.weight", tokens_in)
     norm("output_norm.weight")
-    tensor("output.weight", len(tokens), embedding)
+    writer.add_tensor("output.weight", tokens_out)
     for layer in range(layers):
         prefix = f"blk.{layer}."
         norm(prefix + "attn_norm.weight")

@@ -9,10 +9,12 @@ import click
 from pythonjsonlogger.json import JsonFormatter
 
 from berth import __version__
+from berth.api.model import BackendName
+from berth.cluster.connection import ConnectError
 from berth.cluster.errors import ApiError
 from berth.controllers.operator import Operator, OperatorSettings
 from berth.planning.policy import Policy
-from berth.planning.render_settings import RenderSettings
+from berth.planning.render_settings import Peer, RenderSettings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,9 +24,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--kubeconfig", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Default: in-cluster."
-)
+@click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Default: in-cluster.")
 @click.option("--namespace", help="Serve this namespace only. Default: all.")
 @click.option(
     "--lease-namespace",
@@ -34,8 +34,11 @@ def main() -> None:
     help="Where the Lease of the election is.",
 )
 @click.option(
-    "--host", default="0.0.0.0", show_default=True, help="Address of /healthz, /readyz and /metrics."
-)  # noqa: S104
+    "--host",
+    default="0.0.0.0",  # noqa: S104 - probes and scrapers reach a Pod from outside
+    show_default=True,
+    help="Address of /healthz, /readyz and /metrics.",
+)
 @click.option(
     "--port",
     default=8080,
@@ -85,6 +88,14 @@ def main() -> None:
     help="Seconds until a refused object is tried again.",
 )
 @click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="BACKEND=IMAGE",
+    callback=lambda _context, _option, values: _parse_images(values),
+    help="Image of a backend's servers instead of the pinned one, for example from a mirror. Repeatable.",
+)
+@click.option(
     "--allow-unsafe-pod-template",
     is_flag=True,
     help="Let spec.podTemplate set hostPath, privileged and the like.",
@@ -105,6 +116,7 @@ def operator(
     image_pull_patience: float,
     config_patience: float,
     refusal_interval: float,
+    images: dict[str, str],
     allow_unsafe_pod_template: bool,
     log_format: str,
     log_level: str,
@@ -113,7 +125,9 @@ def operator(
     _configure_logging(log_format, log_level)
     policy = Policy(
         render=RenderSettings(
-            operator_namespace=lease_namespace, allow_unsafe_pod_template=allow_unsafe_pod_template
+            operator=Peer(lease_namespace, {"app.kubernetes.io/name": "berth"}),
+            images=images,
+            allow_unsafe_pod_template=allow_unsafe_pod_template,
         ),
         crash_budget=crash_budget,
         image_pull_patience=image_pull_patience,
@@ -132,8 +146,18 @@ def operator(
     )
     try:
         asyncio.run(_run(settings))
-    except ApiError as error:
+    except (ApiError, ConnectError) as error:
         sys.exit(f"berth: the Kubernetes API cannot be used: {error}")
+
+
+def _parse_images(values: tuple[str, ...]) -> dict[str, str]:
+    images = {}
+    for value in values:
+        name, found, image = value.partition("=")
+        if not found or not image or name not in set(BackendName):
+            raise click.BadParameter(f"{value!r} is not BACKEND=IMAGE with a backend of {', '.join(BackendName)}")
+        images[name] = image
+    return images
 
 
 async def _run(settings: OperatorSettings) -> None:

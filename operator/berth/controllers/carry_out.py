@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from berth.api.base import API_VERSION
-from berth.cluster import resources
 from berth.cluster.errors import (
     ApiError,
     FieldManagerConflictError,
@@ -21,6 +20,7 @@ from berth.cluster.gateway import Gateway
 from berth.controllers.events import EventRecorder
 from berth.controllers.metrics import Metrics
 from berth.controllers.store import Key, Store
+from berth.controllers.sweep import WATCHED
 from berth.planning import names
 from berth.planning.equality import differences
 from berth.planning.redaction import redact
@@ -61,9 +61,7 @@ class Executor:
         """
         applies = [change for change in plan.changes if isinstance(change, Apply)]
         deletes = [change for change in plan.changes if isinstance(change, Delete)]
-        outcomes = await asyncio.gather(
-            *(self._apply(key, apply) for apply in applies), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(*(self._apply(key, apply) for apply in applies), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -111,7 +109,7 @@ class Executor:
     @staticmethod
     def _unequal(change: Apply, applied: dict[str, object]) -> list[str]:
         """Differences after an apply; the resourceVersion of the decision is outdated by the write itself."""
-        metadata = {k: v for k, v in change.manifest["metadata"].items() if k != "resourceVersion"}
+        metadata = {k: v for k, v in change.manifest["metadata"].items() if k not in ("resourceVersion", "uid")}
         return differences({**change.manifest, "metadata": metadata}, applied)
 
     @staticmethod
@@ -137,10 +135,9 @@ class Executor:
         return f"the API server refuses {kind} {name}: {message}"
 
     async def _delete(self, change: Delete) -> None:
-        resource = resources.of_kind(change.kind)
         try:
             await self._gateway.delete(
-                resource,
+                WATCHED[change.kind][0],
                 change.namespace,
                 change.name,
                 uid=change.uid,

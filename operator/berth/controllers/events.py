@@ -27,9 +27,7 @@ class _Told:
 class EventRecorder:
     """Writes Events; a failure to do so is logged and never stops the work."""
 
-    def __init__(
-        self, gateway: Gateway, component: str, instance: str, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, gateway: Gateway, component: str, instance: str, clock: Callable[[], datetime]) -> None:
         self._gateway, self._component, self._instance, self._clock = gateway, component, instance, clock
         self._told: OrderedDict[str, _Told] = OrderedDict()
 
@@ -53,9 +51,7 @@ class EventRecorder:
                     return
                 except NotFoundError:
                     told.count = 1  # the API server keeps Events for an hour
-            await self._gateway.apply(
-                self._event(subject, note.type, note.reason, message, name, moment), force=True
-            )
+            await self._gateway.apply(self._event(subject, note.type, note.reason, message, name, moment), force=True)
             self._told[name] = _Told(1)
             while len(self._told) > _REMEMBERED:
                 self._told.popitem(last=False)

@@ -48,6 +48,4 @@ class HealthServer:
         return answer  # type: ignore[return-value]
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -34,9 +34,7 @@ class Metrics:
             buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
-        self.queue_length = Gauge(
-            "berth_queue_length", "Keys that wait to be reconciled", registry=self.registry
-        )
+        self.queue_length = Gauge("berth_queue_length", "Keys that wait to be reconciled", registry=self.registry)
         self.models = Gauge("berth_models", "Models by phase", ["phase"], registry=self.registry)
         self.transitions = Counter(
             "berth_model_transitions", "Phase transitions", ["from_phase", "to_phase"], registry=self.registry

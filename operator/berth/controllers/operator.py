@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kubernetes.aio.client.api_client import ApiClient
+
 from berth.cluster.connection import connect, credentials_for_kopf
-from berth.cluster.election import Election, ElectionSettings
+from berth.cluster.election import Election
+from berth.cluster.standing import Settings as ElectionSettings
 from berth.cluster.gateway import Gateway
 from berth.controllers.carry_out import Executor
 from berth.controllers.events import EventRecorder
@@ -37,9 +40,7 @@ class OperatorSettings:
     """The only namespace to serve; None serves all."""
     lease_namespace: str = "berth-system"
     lease_name: str = "berth-operator"
-    identity: str = field(
-        default_factory=lambda: os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
-    )
+    identity: str = field(default_factory=lambda: os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}")
     host: str = "0.0.0.0"  # noqa: S104 - probes and scrapers reach a Pod from outside
     port: int = 8080
     workers: int = 32
@@ -77,22 +78,16 @@ class Operator:
             logger.info("listening on %s:%d", settings.host, self.port)
             client = await connect(settings.kubeconfig, pool_size=settings.workers * 2)
             stack.push_async_callback(client.close)
-            gateway = Gateway(
-                client, concurrency=settings.workers * 2, on_request=self.metrics.observe_request
-            )
+            gateway = Gateway(client, concurrency=settings.workers * 2, on_request=self.metrics.observe_request)
             self._connected = True
             election = Election(
-                gateway,
-                settings.lease_namespace,
-                settings.lease_name,
-                settings.identity,
-                settings.election,
-                self._lost,
+                gateway, settings.lease_namespace, settings.lease_name, settings.identity, settings.election
             )
             await stack.enter_async_context(election)
             if await self._wait_until_leading(election):
+                gateway.fence = lambda: election.is_leader
                 self.metrics.leading.set(1)
-                await self._lead(gateway)
+                await self._lead(gateway, client)
 
     async def _wait_until_leading(self, election: Election) -> bool:
         """True once this process leads, False when it was asked to stop before."""
@@ -105,7 +100,7 @@ class Operator:
         await asyncio.gather(acquired, stopped, return_exceptions=True)
         return won
 
-    async def _lead(self, gateway: Gateway) -> None:
+    async def _lead(self, gateway: Gateway, client: ApiClient) -> None:
         settings, store = self.settings, self.store
         queue: WorkQueue[Key] = WorkQueue()
 
@@ -115,9 +110,7 @@ class Operator:
         recorder = EventRecorder(gateway, "berth-operator", settings.identity, clock)
         executor = Executor(gateway, store, recorder, self.metrics, clock)
         workers = Workers(store, queue, executor, settings.policy, self.metrics, clock, settings.workers)
-        sweeper = Sweeper(
-            store, gateway, settings.namespace, queue.add, self.metrics, settings.sweep_interval
-        )
+        sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, settings.sweep_interval)
         logger.info("leading as %s", settings.identity)
         await fill(store, gateway, settings.namespace)
         for key in store.model_keys():
@@ -132,7 +125,7 @@ class Operator:
         ]
         tasks[0].add_done_callback(self._workers_ended)
         self._watches = Watches(
-            store, queue.add, lambda: credentials_for_kopf(gateway.client), self.metrics, settings.namespace
+            store, queue.add, lambda: credentials_for_kopf(client), self.metrics, settings.namespace
         )
         try:
             await self._watches.run(self.stop)
@@ -158,12 +151,6 @@ class Operator:
             self._failed_workers = True
             logger.error("the workers ended: %s", task.exception())
             self.stop.set()
-
-    def _lost(self) -> None:
-        """Somebody else may lead by now: nothing more is written, not even a farewell."""
-        logger.error("lost the election; the process ends at once")
-        logging.shutdown()
-        os._exit(1)
 
     def _unhealthy(self) -> str | None:
         return "the workers ended" if self._failed_workers else None

@@ -45,9 +45,7 @@ class Store:
         self._children: dict[str, dict[_Names, Child]] = {kind: {} for kind in CHILD_KINDS}
         self._digests: dict[str, bytes] = {}  # uid of a child -> what of it matters to a plan
         self._pods_of: defaultdict[_Names, set[_Names]] = defaultdict(set)
-        self._buried: OrderedDict[str, None] = (
-            OrderedDict()
-        )  # uids of deleted objects: late news must not raise them
+        self._buried: OrderedDict[str, None] = OrderedDict()  # uids of deleted objects: late news must not raise them
         self._refusals: dict[_Names, dict[str, Refusal]] = {}
         self._stubborn: dict[_Names, dict[str, tuple[str, frozenset[str]]]] = {}
         self._status_written_at: dict[_Names, datetime] = {}
@@ -205,11 +203,7 @@ def _same_model(known: Subject, seen: Subject) -> bool:
 
 
 def _same_pod(known: Pod, seen: Pod) -> bool:
-    return all(
-        getattr(known, field) == getattr(seen, field)
-        for field in Pod.__slots__
-        if field != "resource_version"
-    )
+    return all(getattr(known, field) == getattr(seen, field) for field in Pod.__slots__ if field != "resource_version")
 
 
 def _digest(manifest: Mapping[str, Any]) -> bytes:
@@ -220,7 +214,5 @@ def _digest(manifest: Mapping[str, Any]) -> bytes:
         *(metadata.get(part) for part in ("labels", "annotations", "ownerReferences")),
     ]
     conditions = (manifest.get("status") or {}).get("conditions") or ()
-    kept.append(
-        [(c.get("message")) for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"]
-    )
+    kept.append([(c.get("message")) for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"])
     return hash(json.dumps(kept, sort_keys=True)).to_bytes(8, "big", signed=True)

@@ -5,7 +5,7 @@ A fatal watch error ends `kopf.operator()`; `Watches.run` starts it again in the
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import kopf
@@ -17,7 +17,7 @@ from berth.controllers.sweep import WATCHED
 
 logger = logging.getLogger(__name__)
 
-Login = Callable[[], kopf.ConnectionInfo]
+Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
 
 
 class _Backoffs:
@@ -53,9 +53,7 @@ def _settings() -> kopf.OperatorSettings:
 def _names(resource: ResourceType) -> tuple[str, ...]:
     """How kopf wants a resource named: the core group has no name."""
     return (
-        (resource.group, resource.version, resource.plural)
-        if resource.group
-        else (resource.version, resource.plural)
+        (resource.group, resource.version, resource.plural) if resource.group else (resource.version, resource.plural)
     )
 
 
@@ -108,8 +106,8 @@ class Watches:
         login = self._login
 
         @kopf.on.login(registry=registry)
-        def _log_in(**_: Any) -> kopf.ConnectionInfo:
-            return login()
+        async def _log_in(**_: Any) -> kopf.ConnectionInfo:
+            return await login()
 
         for kind, (resource, _) in WATCHED.items():
             self._register(registry, kind, resource)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from berth.cluster.errors import ApiError
+from berth.cluster.errors import ApiError, FencedError
 from berth.controllers.carry_out import Executor, StaleDecisionError
 from berth.controllers.metrics import Metrics
 from berth.controllers.queue import WorkQueue
@@ -70,6 +70,9 @@ class Workers:
             delay = self._queue.failed(key)
             logger.debug("%s: planned anew in %.2f s: %s", key, delay, stale)
             return "stale"
+        except FencedError:
+            self._queue.failed(key)  # the election is lost or uncertain: nothing is written
+            return "fenced"
         except ApiError as error:
             delay = self._queue.failed(key)
             logger.warning("%s: tried again in %.1f s: %s", key, delay, error)

@@ -97,5 +97,7 @@ def _apply(
     unequal = frozenset(differences(manifest, seen))
     if not unequal or (stubborn is not None and stubborn[0] == _hash(manifest) and unequal <= stubborn[1]):
         return None
-    versioned = {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": child.resource_version}}
+    # Both: with the resourceVersion alone, an object that is gone meanwhile would be made anew.
+    version = {"uid": child.uid, "resourceVersion": child.resource_version}
+    versioned = {**manifest, "metadata": {**manifest["metadata"], **version}}
     return Apply(versioned, force=child.owner_uid == subject.uid)
