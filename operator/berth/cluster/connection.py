@@ -8,6 +8,7 @@ once after a 401.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,8 @@ from berth import __version__
 
 if TYPE_CHECKING:
     import kopf
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_POOL_SIZE = 64
 TOKEN_PERIOD = 60.0
@@ -48,9 +51,13 @@ class Login:
         if time.monotonic() < self._fresh_until:
             return
         async with self._lock:  # one plugin run for all the requests that wait for it
-            if time.monotonic() >= self._fresh_until:
+            if time.monotonic() < self._fresh_until:
+                return
+            try:
                 await self._reload()
-                self._fresh_until = time.monotonic() + self._period
+            except Exception as error:  # the old credentials may be good for a while
+                logger.warning("The credentials for Kubernetes could not be read again: %s", error)
+            self._fresh_until = time.monotonic() + self._period
 
     def __deepcopy__(self, memo: object) -> Login:
         """Copies of a Configuration share the login: a lock cannot be copied."""
