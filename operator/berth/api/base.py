@@ -3,27 +3,72 @@
 import re
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 GROUP = "berth.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
+PATTERN_MESSAGE = "x-berth-pattern-message"
+"""Keyword beside `pattern`: the sentence that a person reads when a value does not match."""
+
+
+class Reason(StrEnum):
+    """What kind of mistake a rule finds; the API server begins its message with it."""
+
+    INVALID = "FieldValueInvalid"
+    REQUIRED = "FieldValueRequired"
+    FORBIDDEN = "FieldValueForbidden"
+    DUPLICATE = "FieldValueDuplicate"
+
 
 @dataclass(frozen=True)
 class Rule:
-    """A CEL validation rule of a type (Kubernetes `x-kubernetes-validations`).
+    """A CEL validation rule (Kubernetes `x-kubernetes-validations`), of a type or of a single field.
 
+    A type lists its rules in `rules`; a scalar or list has them in its `Annotated[...]`.
     `expression` sees the value as `self`; `message` tells a newcomer which field is wrong and the way out;
-    `field` is the JSON path below the type that the API server names in its error.
+    `field` is the JSON path below the value that the API server names in its error.
     """
 
     expression: str
     message: str
     field: str | None = None
+    reason: Reason = Reason.INVALID
+
+    def to_json(self) -> dict[str, str]:
+        """The rule as it stands in a CRD."""
+        rule = {"rule": self.expression, "message": self.message}
+        if self.field is not None:
+            rule["fieldPath"] = self.field
+        if self.reason is not Reason.INVALID:
+            rule["reason"] = str(self.reason)
+        return rule
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        return {
+            **schema,
+            "x-kubernetes-validations": [*schema.get("x-kubernetes-validations", ()), self.to_json()],
+        }
+
+
+def matching(pattern: str, message: str, *, max_length: int, min_length: int | None = None) -> Any:
+    """Constraints of a text: its pattern (RE2) and the sentence that a person reads when it does not match."""
+    return Field(
+        pattern=pattern,
+        min_length=min_length,
+        max_length=max_length,
+        json_schema_extra={PATTERN_MESSAGE: message},
+    )
 
 
 class ApiType(BaseModel):
@@ -118,11 +163,55 @@ Quantity = Annotated[
     str,
     BeforeValidator(_number_to_text),
     Field(max_length=64, json_schema_extra={"x-kubernetes-int-or-string": True}),
+    Rule(
+        "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) >= 0",
+        "this is no quantity: write a number with or without a unit, for example 500m, 2 or 16Gi",
+    ),
 ]
-"""A Kubernetes quantity; YAML numbers are accepted and kept as text."""
+"""A Kubernetes quantity, not negative; YAML integers are accepted and kept as text."""
 
-Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$")]
-"""A duration in the notation of Go: `90s`, `15m`, `1h30m`."""
+MemoryQuantity = Annotated[
+    Quantity,
+    Rule(
+        "!isQuantity(string(self)) || quantity(string(self)).compareTo(quantity('1Mi')) >= 0",
+        "this is less than 1Mi, for memory and disks are counted in bytes: add the unit, for example 16Gi",
+    ),
+]
+"""An amount of memory or disk. Plain small numbers and `m` (thousandths of a byte) are mistakes and refused."""
 
-Name = Annotated[str, Field(min_length=1, max_length=253)]
+_DURATION_PATTERN = (
+    r"^([0-9]{1,5}(\.[0-9]{1,3})?h)?([0-9]{1,6}(\.[0-9]{1,3})?m)?([0-9]{1,7}(\.[0-9]{1,3})?s)?([0-9]{1,9}ms)?$"
+)
+
+Duration = Annotated[
+    str,
+    matching(
+        _DURATION_PATTERN, "this is no duration: write for example 90s, 15m or 1h30m", min_length=2, max_length=32
+    ),
+]
+"""A duration in the notation of Go, from hours down to milliseconds: `90s`, `15m`, `1h30m`."""
+
+
+def at_least(minimum: str, field: str) -> Rule:
+    """A rule for a Duration that must not be shorter than `minimum`."""
+    return Rule(
+        f"!self.matches(r'{_DURATION_PATTERN}') || duration(self) >= duration('{minimum}')",
+        f"{field} is too short: write {minimum} or more",
+    )
+
+
+Name = Annotated[
+    str,
+    matching(
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        "this is not the name of a Kubernetes object: use lower-case letters, digits, - and dots",
+        min_length=1,
+        max_length=253,
+    ),
+]
 """The name of another Kubernetes object."""
+
+HttpPath = Annotated[
+    str, matching(r"^/[^\s]*$", "this is no path of a URL: begin with / and leave out spaces", max_length=256)
+]
+"""The path of a URL."""
