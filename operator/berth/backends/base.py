@@ -122,6 +122,17 @@ class Server:
     """Whether /dev/shm must be larger than the 64 MiB of the container runtime, even with one GPU."""
 
 
+class WeightsKind(StrEnum):
+    """What a server loads its weights from."""
+
+    FOLDER = "Folder"
+    """A folder with everything that belongs to the model."""
+    FILE = "File"
+    """One file."""
+    STORE = "Store"
+    """A store that may hold several models, which are told apart by name."""
+
+
 class DrainMethod(StrEnum):
     """Who finishes the running requests when a server is told to stop."""
 
@@ -174,8 +185,8 @@ class Backend(ABC):
     """Pinned images by GPU vendor (the domain of the resource) and `cpu`."""
     native_schemes: ClassVar[frozenset[str]] = frozenset()
     """Schemes of source.uri that the server can fetch by itself."""
-    takes_folder: ClassVar[bool] = True
-    """Whether its weights are a folder; otherwise a single file or a store."""
+    loads: ClassVar[WeightsKind] = WeightsKind.FOLDER
+    """What its weights are."""
     security: ClassVar[SecurityProfile] = SecurityProfile()
     drain: ClassVar[DrainMethod] = DrainMethod.SERVER
     api_key_env: ClassVar[str] = ""

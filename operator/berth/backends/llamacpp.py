@@ -17,6 +17,7 @@ from berth.backends.base import (
     Server,
     ServerRequest,
     UnsupportedSpecError,
+    WeightsKind,
 )
 
 _PORT = 8080
@@ -31,7 +32,7 @@ class LlamaCpp(Backend):
         NVIDIA: "ghcr.io/ggml-org/llama.cpp:server-cuda-b11669",
         AMD: "ghcr.io/ggml-org/llama.cpp:server-rocm-b11669",
     }
-    takes_folder = False
+    loads = WeightsKind.FILE
     drain = DrainMethod.SIDECAR  # on SIGTERM decoding stops at once and open streams freeze
     api_key_env = "LLAMA_API_KEY"
 

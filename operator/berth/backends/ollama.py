@@ -21,6 +21,7 @@ from berth.backends.base import (
     ServerRequest,
     UnloadRequest,
     UnsupportedSpecError,
+    WeightsKind,
     whole_seconds,
 )
 
@@ -59,7 +60,7 @@ class Ollama(Backend):
         NVIDIA: "ollama/ollama:0.33.0",
         AMD: "ollama/ollama:0.33.0-rocm",
     }
-    takes_folder = False
+    loads = WeightsKind.STORE
     drain = DrainMethod.SIDECAR  # on SIGTERM running requests are cut, and nothing tells how many there are
 
     def server(self, request: ServerRequest) -> Server:

@@ -18,7 +18,7 @@ from berth.backends.base import (
 )
 from berth.backends.registry import backend_for
 from berth.planning import names
-from berth.planning.canonical import content_hash, duration, quantity
+from berth.planning.canonical import content_hash, duration, resource_quantity
 from berth.planning.errors import InvalidSpecError
 from berth.planning.pod_template_merge import merge_pod_template
 from berth.planning.render_settings import RenderSettings
@@ -55,7 +55,7 @@ def render_pod_template(name: str, namespace: str, spec: ModelSpec, settings: Re
     try:
         weights = locate_weights(spec, backend, settings)
         server = backend.server(ServerRequest(name, spec, weights))
-        image = backend.image(spec)
+        image = _image(spec, backend, settings)
     except UnsupportedSpecError as error:
         raise InvalidSpecError(error.field, error.message) from None
     template = {
@@ -68,6 +68,12 @@ def render_pod_template(name: str, namespace: str, spec: ModelSpec, settings: Re
     if not spec.pod_template:
         return template
     return merge_pod_template(template, spec.pod_template, allow_unsafe=settings.allow_unsafe_pod_template)
+
+
+def _image(spec: ModelSpec, backend: Backend, settings: RenderSettings) -> str:
+    """The person's image, else the one that the operator's flags name for the backend, else the pinned one."""
+    chosen = spec.serving.image if spec.serving else None
+    return chosen or settings.images.get(spec.backend) or backend.image(spec)
 
 
 def _pod_spec(
@@ -163,7 +169,11 @@ def _quantities(field: str, wanted: ComputeResources | None) -> dict[str, str]:
     if wanted is None:
         return {}
     given = {"cpu": wanted.cpu, "memory": wanted.memory, "ephemeral-storage": wanted.ephemeral_storage}
-    return {resource: quantity(f"{field}.{resource}", value) for resource, value in given.items() if value is not None}
+    return {
+        resource: resource_quantity(f"{field}.{resource}", value)
+        for resource, value in given.items()
+        if value is not None
+    }
 
 
 def _volumes(spec: ModelSpec, server: Server, weights: Weights) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -199,7 +209,7 @@ def _pod_security(backend: Backend) -> dict[str, Any]:
     context: dict[str, Any] = {
         "runAsUser": profile.uid,
         "runAsGroup": profile.gid,
-        "fsGroup": profile.gid,
+        "fsGroup": profile.uid,
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }

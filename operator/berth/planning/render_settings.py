@@ -22,6 +22,8 @@ class RenderSettings:
     """The Pods that scrape metrics for people, such as Prometheus."""
     priority_class: str = ""
     """PriorityClass of server Pods, with `preemptionPolicy: Never`; empty leaves the cluster's default."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Image of each backend's servers by its name, where the pinned one is not wanted: a mirror, for example."""
     image_pull_secrets: tuple[str, ...] = ()
     """Secrets in the Models' namespaces for pulling server images."""
     image_volumes: bool = True

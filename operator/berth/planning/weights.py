@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from berth.api.model import ModelSpec, Source
-from berth.backends.base import Backend, Weights
+from berth.backends.base import Backend, Weights, WeightsKind
 from berth.planning import names
 from berth.planning.errors import InvalidSpecError
 from berth.planning.render_settings import RenderSettings
@@ -33,8 +33,10 @@ def locate_weights(spec: ModelSpec, backend: Backend, settings: RenderSettings) 
 
 
 def _on_claim(source: Source, rest: str, backend: Backend) -> Weights:
-    claim, _, path = rest.partition("/")
-    path, _, reference = path.partition("#")
+    where, _, reference = rest.partition("#")
+    claim, _, path = where.partition("/")
+    if reference and backend.loads is not WeightsKind.STORE:
+        raise InvalidSpecError("source.uri", "'#' names a model in a store of Ollama: remove it and what follows")
     if source.files:
         path = f"{path}/{_single_file(source.files, backend)}"
     # readOnly of the claim, not only of the mount: the kubelet then leaves owner and mode of the files alone.
@@ -69,10 +71,9 @@ def _fetched_by_server(source: Source, rest: str) -> Weights:
 
 def _single_file(files: list[str], backend: Backend) -> str:
     """The file that source.files selects on a claim, where nothing can look which files a pattern fits."""
-    if backend.takes_folder:
+    if backend.loads is not WeightsKind.FILE:
         raise InvalidSpecError(
-            "source.files",
-            f"backend {backend.name} loads the whole folder of a pvc:// source: remove source.files",
+            "source.files", f"backend {backend.name} loads all of a pvc:// source: remove source.files"
         )
     if len(files) != 1 or any(character in files[0] for character in "*?["):
         raise InvalidSpecError(

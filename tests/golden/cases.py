@@ -1,0 +1,49 @@
+"""Models, and the manifests that they are expected to become: `<case>.model.yaml` beside `<case>.yaml`.
+
+BERTH_UPDATE_GOLDEN=1 makes tests/unit/planning/test_children_golden.py write the manifests anew.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from berth.api.model import ModelSpec, RolloutStrategy
+from berth.planning.children import ModelIdentity, desired_children
+from berth.planning.pod_template import render_pod_template
+from berth.planning.render_settings import Peer, RenderSettings
+
+FOLDER = Path(__file__).parent
+NAMESPACE = "models"
+UID = "00000000-0000-4000-8000-000000000000"
+SETTINGS = RenderSettings(scraper=Peer("monitoring", {"app.kubernetes.io/name": "prometheus"}))
+
+
+def all_cases() -> list[str]:
+    """The names of all cases."""
+    return sorted(path.name.removesuffix(".model.yaml") for path in FOLDER.glob("*.model.yaml"))
+
+
+def model(case: str) -> dict[str, Any]:
+    """The Model of a case, as a person would write it."""
+    loaded: dict[str, Any] = yaml.safe_load((FOLDER / f"{case}.model.yaml").read_text())
+    return loaded
+
+
+def manifests_path(case: str) -> Path:
+    """The file with the expected manifests of a case."""
+    return FOLDER / f"{case}.yaml"
+
+
+def render(model: dict[str, Any], *, namespace: str = NAMESPACE, uid: str = UID) -> list[dict[str, Any]]:
+    """What Berth makes of a Model."""
+    spec = ModelSpec.model_validate(model["spec"])
+    name = model["metadata"]["name"]
+    return desired_children(
+        ModelIdentity(namespace, name, uid),
+        spec,
+        SETTINGS,
+        render_pod_template(name, namespace, spec, SETTINGS),
+        replicas=spec.replicas,
+        strategy=RolloutStrategy.IN_PLACE if spec.gpus.count else RolloutStrategy.SURGE,
+    )
