@@ -43,6 +43,9 @@ class LocalCluster:
         self.where.logs.mkdir(exist_ok=True)
         pki.create(self.where.pki, self.ranges)
         controlplane.write_configuration(self.where, self.state, self.ranges)
+        if self.init.identity() is None:
+            # The cable of a process 1 that died goes with its namespace, but only a moment later.
+            network.disconnect(self.ranges, self.where.root)
         init = self.init.start(programs["cluster-init"], pki.NODE, self.where.logs / "cluster-init.log")
         network.connect(self.ranges, init, self.where.root)
         before = self.init.components()

@@ -9,6 +9,8 @@ Services, so that both are reached from the host by their own addresses. All add
 import dataclasses
 import ipaddress
 import json
+import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from localcluster import processes, state
 from localcluster.errors import ClusterError
 
 SLOTS = 16
+_claims: dict[int, socket.socket] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Ranges:
 
 
 def free_slot(name: str) -> int:
-    """Return a slot that no cluster and nothing else on this machine uses. Call with the clusters' lock held."""
+    """Claim a slot that nothing on this machine uses. Call with the clusters' lock held."""
     taken = {s.slot for s in state.all_states() if s.name != name}
     used = _addresses_in_use()
     for slot in range(SLOTS):
@@ -85,7 +88,9 @@ def free_slot(name: str) -> int:
         if slot in taken or Path("/sys/class/net", ranges.link).exists():
             continue
         mine = [ipaddress.ip_network(ranges.pods), ipaddress.ip_network(ranges.services)]
-        if not any(network.overlaps(other) for network in mine for other in used):
+        if any(network.overlaps(other) for network in mine for other in used):
+            continue
+        if _reserve(slot):
             return slot
     raise ClusterError(f"all {SLOTS} parts of 198.18.0.0/15 are in use on this machine; see `ip route`")
 
@@ -98,12 +103,35 @@ def _addresses_in_use() -> list[ipaddress.IPv4Network]:
     return found
 
 
+def _reserve(slot: int) -> bool:
+    """Claim a slot until its interface exists, also against other users' clusters.
+
+    Names of abstract sockets belong to the network namespace, as interfaces do, and to the living process.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0berth-slot-{slot}")
+    except OSError:
+        claim.close()
+        return False
+    _claims[slot] = claim
+    return True
+
+
 def connect(ranges: Ranges, init: processes.Identity, root: Path) -> None:
     """Lay the cable between the host and the namespace of process 1, unless it is there."""
     inside = ("nsenter", f"--net=/proc/{init.pid}/ns/net", "ip")
-    if not Path("/sys/class/net", ranges.link).exists():
-        _ip("link", "add", ranges.link, "type", "veth", "peer", "name", "eth0", "netns", str(init.pid))
-        _ip("link", "set", ranges.link, "alias", str(root))
+    owner = _owner(ranges)
+    if owner is None:
+        # Made under another name first: under its own it never is without its owner.
+        temporary = f"{ranges.link}-{os.getpid()}"
+        _ip("link", "add", temporary, "type", "veth", "peer", "name", "eth0", "netns", str(init.pid))
+        _ip("link", "set", temporary, "alias", str(root))
+        _ip("link", "set", temporary, "name", ranges.link)
+    elif owner != str(root):
+        raise ClusterError(f"{ranges.link} is taken by {owner or 'somebody else'}; take this cluster down and up again")
+    if ranges.slot in _claims:
+        _claims.pop(ranges.slot).close()
     _run(*inside, "addr", "replace", f"{ranges.node}/30", "dev", "eth0")
     _run(*inside, "link", "set", "eth0", "up")
     _ip("addr", "replace", f"{ranges.host}/30", "dev", ranges.link)
@@ -114,13 +142,16 @@ def connect(ranges: Ranges, init: processes.Identity, root: Path) -> None:
 
 def disconnect(ranges: Ranges, root: Path) -> None:
     """Remove the cable if it is this cluster's. It goes with its namespace too, a moment later."""
-    link = Path("/sys/class/net", ranges.link)
+    if _owner(ranges) == str(root):
+        subprocess.run(("ip", "link", "delete", ranges.link), check=False, capture_output=True)
+
+
+def _owner(ranges: Ranges) -> str | None:
+    """Return whose the interface is: the cluster's folder is written on it."""
     try:
-        if (link / "ifalias").read_text().strip() not in ("", str(root)):
-            return
+        return Path("/sys/class/net", ranges.link, "ifalias").read_text().strip()
     except FileNotFoundError:
-        return
-    subprocess.run(("ip", "link", "delete", ranges.link), check=False, capture_output=True)
+        return None
 
 
 def _ip(*args: str) -> str:
