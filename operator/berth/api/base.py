@@ -51,9 +51,7 @@ class Rule:
             rule["reason"] = str(self.reason)
         return rule
 
-    def __get_pydantic_json_schema__(
-        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
         return {
             **schema,
@@ -88,10 +86,19 @@ class ApiType(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+"""Of a list whose items are told apart by themselves: the API server refuses a second equal one."""
+
+ATOMIC = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
+"""Of a type that is replaced as a whole when several people or programs apply it."""
+
+
 # ---- scalars -------------------------------------------------------------------------------------------------
 
 _QUANTITY = re.compile(r"^([+-]?[0-9.]+)(|[eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)$")
-_FACTORS = {suffix: Decimal(1000) ** power for power, suffix in enumerate(("n", "u", "m", "", "k", "M", "G", "T", "P", "E"), -3)}
+_FACTORS = {
+    suffix: Decimal(1000) ** power for power, suffix in enumerate(("n", "u", "m", "", "k", "M", "G", "T", "P", "E"), -3)
+}
 _FACTORS |= {suffix + "i": Decimal(1024) ** power for power, suffix in enumerate(("K", "M", "G", "T", "P", "E"), 1)}
 
 
@@ -174,7 +181,7 @@ MemoryQuantity = Annotated[
     Quantity,
     Rule(
         "!isQuantity(string(self)) || quantity(string(self)).compareTo(quantity('1Mi')) >= 0",
-        "this is less than 1Mi, for memory and disks are counted in bytes: add the unit, for example 16Gi",
+        "memory and disks are counted in bytes, and this is less than 1Mi: add the unit, for example 16Gi",
     ),
 ]
 """An amount of memory or disk. Plain small numbers and `m` (thousandths of a byte) are mistakes and refused."""

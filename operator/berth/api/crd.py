@@ -119,7 +119,8 @@ def root_schema(resource: Resource) -> dict[str, Any]:
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": f"Always `{GROUP}/{VERSION}`."},
         "kind": {"type": "string", "description": f"Always `{resource.kind}`."},
-        "metadata": {"type": "object"},
+        # The API server knows the rest of metadata by itself; a rule can point at what is named here only.
+        "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
         **schema["properties"],
     }
     return schema

@@ -165,10 +165,16 @@ class ModelStatus(ApiType):
     """Generation of the spec that this status is about; -1 until Berth has seen the Model."""
     phase: Phase = Phase.PENDING
     """Where the Model is in its life."""
-    conditions: Annotated[
-        list[Condition],
-        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
-    ] | None = None
+    conditions: (
+        Annotated[
+            list[Condition],
+            Field(
+                max_length=16,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+            ),
+        ]
+        | None
+    ) = None
     """Ready, Reconciling, Stalled, Accepted, Provisioned, Admitted, Available."""
     url: str | None = None
     """Where the server answers within the cluster."""
@@ -197,4 +203,4 @@ class ModelStatus(ApiType):
     timeline: Timeline | None = None
     """When each step was reached."""
     upgrade_available: bool | None = None
-    """Whether this version of Berth would render other Pods; they are left alone until rollout.onUpgrade or a change allows it."""
+    """Whether this version of Berth would render other Pods; rollout.onUpgrade or a change of the spec allows it."""

@@ -171,7 +171,5 @@ def _with_rules_for_patterns(node: Schema) -> Schema:
         if name in node:
             node[name] = _with_rules_for_patterns(node[name])
     if "properties" in node:
-        node["properties"] = {
-            name: _with_rules_for_patterns(child) for name, child in node["properties"].items()
-        }
+        node["properties"] = {name: _with_rules_for_patterns(child) for name, child in node["properties"].items()}
     return json.loads(json.dumps({key: node[key] for key in _KEYWORDS if key in node}))  # type: ignore[no-any-return]
