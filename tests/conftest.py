@@ -14,6 +14,8 @@ from support.kube import Cluster, eventually
 from support.operator_process import OperatorProcess, grant
 
 ROOT = Path(__file__).resolve().parents[1]
+PREFIX = os.environ.get("BERTH_TEST_CLUSTERS", "test")
+"""How the names of the clusters begin: runs side by side take different ones."""
 
 
 def _cluster(name: str, *, control_plane: bool) -> Iterator[Cluster]:
@@ -32,13 +34,13 @@ def _cluster(name: str, *, control_plane: bool) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[Cluster]:
     """A real API server, controller manager and scheduler with Berth's CRDs, without nodes."""
-    yield from _cluster("test-api", control_plane=True)
+    yield from _cluster(f"{PREFIX}-api", control_plane=True)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A real cluster with a node that runs Pods and has 4 GPUs of its device plugin, with Berth's CRDs."""
-    yield from _cluster("test-node", control_plane=False)
+    yield from _cluster(f"{PREFIX}-node", control_plane=False)
 
 
 @pytest.fixture(scope="session")
