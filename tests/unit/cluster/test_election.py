@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from berth.cluster.transport import Limits
 from unit.cluster import virtual_time
 
 SETTINGS = Settings()
+TIGHT = Settings(renew_deadline=12.2, request_timeout=2.7)
+"""As close as the clocks of the simulation allow, which run between 0.9 and 1.1: 12.2 / 0.9 < 15 / 1.1."""
 seconds = st.floats(0, 1e6, allow_nan=False)
 
 
@@ -121,6 +124,7 @@ class World:
         self.spec: dict[str, Any] | None = None
         self.members: list[Member] = []
         self.terms = 0
+        self.violations: list[str] = []
 
     def object(self) -> dict[str, Any]:
         assert self.spec is not None
@@ -133,8 +137,24 @@ class World:
         return self.object()
 
     def check(self) -> None:
+        """Whether two lead is looked at after every change; raising here would only be one more lost request."""
         leading = [member.name for member in self.members if member.leads]
-        assert len(leading) <= 1, f"{leading} lead together"
+        if len(leading) > 1:
+            self.violations.append(f"{leading} lead together at {asyncio.get_running_loop().time():.1f}")
+
+
+@dataclass(frozen=True)
+class Weather:
+    """Latencies in seconds, each way; the share of messages that are lost, each way."""
+
+    latencies: tuple[float, ...]
+    loss: float
+
+
+GOOD = Weather((0.001, 0.01), 0)
+LOSSY = Weather((0.01, 0.5), 0.4)
+SLOW = Weather((0.5, 1.4, 2.9, 10.0), 0.05)
+CUT = Weather((0.01,), 1)
 
 
 class FakeGateway:
@@ -143,6 +163,18 @@ class FakeGateway:
     def __init__(self, world: World, limits: Limits | None = None) -> None:
         self.world = world
         self.limits = limits or Limits()
+        self._weather, self._until = GOOD, 0.0
+
+    @property
+    def weather(self) -> "Weather":
+        """What the network of this process is like at the moment: good for a while, then bad for a while."""
+        now = asyncio.get_running_loop().time()
+        if not self.world.trouble:
+            return GOOD
+        if now >= self._until:
+            self._weather = self.world.chance.choice([GOOD] * 6 + [LOSSY, SLOW, CUT])
+            self._until = now + self.world.chance.uniform(1, 30)
+        return self._weather
 
     def apart(self, **limits: float) -> "FakeGateway":
         return FakeGateway(self.world, Limits(write_timeout=limits["write_timeout"]))
@@ -176,19 +208,15 @@ class FakeGateway:
         return self.world.store(body["spec"])
 
     async def _over_the_network(self, call: Any, *arguments: Any) -> dict[str, Any]:
-        chance = self.world.chance
-        troubled = self.world.trouble
-
-        def latency() -> float:
-            return chance.choice([0.01, 0.01, 0.5, 2.0, 6.0, 20.0]) if troubled else 0.01
+        weather, chance = self.weather, self.world.chance
 
         async def deliver() -> dict[str, Any]:  # goes on when the client has given up
-            await asyncio.sleep(latency())
-            if troubled and chance.random() < 0.15:
+            await asyncio.sleep(chance.choice(weather.latencies))
+            if chance.random() < weather.loss:
                 raise errors.UnavailableError("lost on the way there")
             answer = call(*arguments)
-            await asyncio.sleep(latency())
-            if troubled and chance.random() < 0.15:
+            await asyncio.sleep(chance.choice(weather.latencies))
+            if chance.random() < weather.loss:
                 raise errors.UnavailableError("lost on the way back")
             return answer  # type: ignore[no-any-return]
 
@@ -209,14 +237,14 @@ class Member:
         self.name = name
         self.alive = True
         loop = asyncio.get_running_loop()
-        start, speed = world.chance.uniform(0, 1e6), world.chance.uniform(0.9, 1.1)
+        start, speed = world.chance.uniform(0, 1e6), world.chance.choice([0.9, 1.0, 1.1])
         self.gone = asyncio.Event()
         self.election = Election(
-            FakeGateway(world),  # type: ignore[arg-type]
+            FakeGateway(world, Limits(write_timeout=2.5)),  # type: ignore[arg-type]
             "n",
             "lease",
             name,
-            SETTINGS,
+            TIGHT,
             on_lost=self.gone.set,
             clock=lambda: start + speed * loop.time(),
         )
@@ -232,7 +260,7 @@ class Member:
             async with self.election:
                 acquired = asyncio.ensure_future(self.election.acquired())
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(chance.choice([30.0, 300.0]) if self.world.trouble else None):
+                    async with asyncio.timeout(chance.choice([60.0, 600.0]) if self.world.trouble else None):
                         await acquired
                         self.world.terms += 1
                         self.world.check()
@@ -264,13 +292,12 @@ async def _a_hard_life(seed: int) -> World:
             await asyncio.sleep(world.chance.uniform(0, 5))
 
     places = [asyncio.create_task(place()) for _ in range(3)]
-    while loop.time() < 600:
-        await asyncio.sleep(0.25)
-        world.check()
-    world.trouble = False
     while loop.time() < 700:
+        world.trouble = loop.time() < 600
         await asyncio.sleep(0.25)
         world.check()
+        assert not world.violations
+        assert not any(task.done() for task in places), "the test itself broke"
     assert any(member.leads for member in world.members), "nobody leads after 100 s of peace"
     for task in places:
         task.cancel()
