@@ -2,9 +2,10 @@
 
 import dataclasses
 import shutil
+import subprocess
 from pathlib import Path
 
-from localcluster import binaries, kind, processes, simulated, state
+from localcluster import binaries, kind, prerequisites, processes, simulated, state
 from localcluster.errors import ClusterError
 from localcluster.kubeapi import Api
 from localcluster.local import LocalCluster, describe, expected
@@ -39,15 +40,19 @@ def ensure(
     with state.locked(where.root):
         found = state.load(where)
         if found is None:
-            found = _describe(where, name, control_plane, audit, gpus, kubeconfig)
+            try:
+                found = _describe(where, name, control_plane, audit, gpus, kubeconfig)
+            except BaseException:
+                shutil.rmtree(where.root)  # nothing but the folder was made
+                raise
         else:
             _compare(found, control_plane, audit, gpus, kubeconfig)
         if found.kind == "processes":
             LocalCluster(where, found).up()
         elif found.kind == "kind":
             kind.up(where, found)
-        elif not Api(Path(found.kubeconfig)).ready():
-            raise ClusterError(f"the cluster of {found.kubeconfig} does not answer")
+        else:
+            _verify(Path(found.kubeconfig))
         return _cluster(where, found)
 
 
@@ -55,10 +60,16 @@ def _describe(
     where: Paths, name: str, control_plane: bool | None, audit: bool | None, gpus: int | None, kubeconfig: Path | None
 ) -> State:
     if kubeconfig is not None:
+        _verify(kubeconfig)
         found = State(name, "existing", kubeconfig=str(kubeconfig.absolute()))
     elif kind.usable():
+        if audit:
+            raise ClusterError(
+                "a cluster of kind writes no audit log; without kind on PATH one of plain processes is made"
+            )
         found = State(name, "kind", gpus=4 if gpus is None else gpus)
     else:
+        prerequisites.check(bool(control_plane))
         return describe(
             where, name, control_plane=bool(control_plane), audit=bool(audit), gpus=4 if gpus is None else gpus
         )
@@ -92,10 +103,32 @@ def _cluster(where: Paths, found: State) -> Cluster:
 
 
 def kubectl() -> Path:
-    """Return a kubectl of the cluster's version; the user's own is not looked for."""
-    if shutil.which("go") is None and (own := shutil.which("kubectl")):
-        return Path(own)
-    return binaries.ensure(["kubectl"])["kubectl"]
+    """Return a kubectl of our version, or the user's own where there is no Go to build one."""
+    try:
+        return binaries.ensure(["kubectl"])["kubectl"]
+    except ClusterError:
+        if own := shutil.which("kubectl"):
+            return Path(own)
+        raise
+
+
+def _verify(kubeconfig: Path) -> None:
+    """Ask a cluster that was not made here whether it is ready, in any way its kubeconfig logs in."""
+    command = (str(kubectl()), f"--kubeconfig={kubeconfig}", "get", "--raw=/readyz", "--request-timeout=10s")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ClusterError(f"the cluster of {kubeconfig} does not answer: {reason}")
+
+
+def _answers(found: State, kubeconfig: Path) -> bool:
+    if found.kind == "kind":
+        return kubeconfig.exists() and Api(kubeconfig).ready()
+    try:
+        _verify(kubeconfig)
+    except ClusterError:
+        return False
+    return True
 
 
 def exists(name: str) -> bool:
@@ -154,7 +187,7 @@ def add_nodes(
         if found.simulated_cidr and found.simulated_cidr != wanted:
             raise ClusterError(f"Pods of simulated nodes of {name} have addresses of {found.simulated_cidr} already")
         found.simulated_cidr = wanted
-        state.save(where, found)
+        state.save(where, found)  # from here on, kwok is one of the components that up starts
         cluster.up()
         return simulated.add(Api(where.kubeconfig), count, gpus, product, memory)
 
@@ -170,7 +203,7 @@ def status(name: str) -> dict[str, object]:
         "logs": str(where.logs),
     }
     if found.kind != "processes":
-        return result | {"alive": Api(Path(str(result["kubeconfig"]))).ready(), "components": []}
+        return result | {"alive": _answers(found, Path(str(result["kubeconfig"]))), "components": []}
     cluster = LocalCluster(where, found)
     running = cluster.init.components()
     components = []

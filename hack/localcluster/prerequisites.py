@@ -5,9 +5,11 @@ import platform
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from localcluster.errors import ClusterError
 from localcluster.node import SYSTEM_PATH, cni_folder
+from localcluster.state import clusters_folder
 
 # The Debian package behind each program.
 _CONTROL_PLANE = {"ip": "iproute2", "nsenter": "util-linux"}
@@ -33,6 +35,11 @@ def check(control_plane: bool) -> None:
             "a cluster without a container engine is made of namespaces, which takes root: run it with sudo, "
             "or start Docker or Podman and install kind"
         )
+    if _filesystem(clusters_folder()) == "overlay":
+        raise ClusterError(
+            f"{clusters_folder()} is on an overlay file system, which cannot carry another one for containers; "
+            "set XDG_STATE_HOME to a folder of a volume or another disk"
+        )
     missing = missing_packages(control_plane)
     if not missing:
         return
@@ -45,6 +52,17 @@ def check(control_plane: bool) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-600:]}")
+
+
+def _filesystem(folder: Path) -> str:
+    """Return the kind of file system that a folder is on, or will be."""
+    best, kind = -1, ""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, device = line.partition(" - ")
+        point = Path(mount.split()[4])
+        if folder.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), device.split()[0]
+    return kind
 
 
 def missing_packages(control_plane: bool) -> list[str]:

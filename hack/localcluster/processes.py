@@ -99,15 +99,16 @@ class Init:
             (self.root / "init.sock").unlink(missing_ok=True)
             with open(self.root / "init.lock", "w") as lock, open(log, "ab") as output:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                subprocess.run(
+                started = subprocess.run(
                     (binary, "start", self.root, name, str(lock.fileno())),
-                    check=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     pass_fds=(lock.fileno(),), cwd="/",
                 )  # fmt: skip
-            running = self.identity()
-        if running is None or not wait_until(lambda: (self.root / "init.sock").exists() or not running.alive(), 10):
-            raise with_log("the cluster's namespaces could not be made", log)
-        if not running.alive():
+            running = self.identity() if started.returncode == 0 else None
+        socket_file = self.root / "init.sock"
+        if running is not None:
+            wait_until(lambda: socket_file.exists() or not running.alive(), 10)
+        if running is None or not socket_file.exists() or not running.alive():
             raise with_log("the cluster's namespaces could not be made", log)
         return running
 

@@ -16,6 +16,7 @@ from localcluster import (
     binaries,
     controlplane,
     images,
+    kind,
     network,
     node,
     pki,
@@ -269,6 +270,65 @@ class TestPrerequisites:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(ClusterError, match="sudo"):
             prerequisites.check(control_plane=False)
+
+    def test_a_folder_is_on_the_file_system_of_the_innermost_mount(self) -> None:
+        assert prerequisites._filesystem(Path("/proc/self")) == "proc"
+        assert prerequisites._filesystem(Path("/nowhere")) == prerequisites._filesystem(Path("/"))
+
+
+class TestKind:
+    @pytest.fixture
+    def calls(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Stands in for kind and for a container engine that answers; notes what kind is told."""
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        for name, text in {"kind": f'echo "$@" >> {tmp_path}/calls', "docker": "exit 0"}.items():
+            (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+            (programs / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+        return tmp_path / "calls"
+
+    def test_kind_is_used_when_it_is_there_and_an_engine_answers(self, calls: Path) -> None:
+        assert kind.usable()
+        engine = calls.parent / "bin" / "docker"
+        engine.write_text("#!/bin/sh\nexit 1\n")
+        assert not kind.usable()
+
+    def test_only_clusters_of_our_own_name_are_touched(self, calls: Path) -> None:
+        found = state.State("berth", "kind")
+        kind.load_image(found, Path("/image.tar"))
+        kind.down(state.paths("berth"), found)
+        lines = calls.read_text().splitlines()
+        assert lines[0] == "load image-archive /image.tar --name berth-local-berth"
+        assert lines[1].startswith("delete cluster --name berth-local-berth ")
+
+    def test_what_kind_cannot_do_is_said(self, calls: Path) -> None:
+        with pytest.raises(ClusterError, match="no audit log"):
+            api.ensure("berth", audit=True)
+
+
+class TestExisting:
+    def test_a_cluster_that_does_not_answer_is_not_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api, "kubectl", lambda: Path("/bin/false"))
+        with pytest.raises(ClusterError, match="does not answer"):
+            api.ensure("theirs", kubeconfig=tmp_path / "config")
+        assert not state.paths("theirs").root.exists()
+
+    def test_of_a_cluster_that_was_not_made_here_nothing_is_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = tmp_path / "config"
+        config.write_text("theirs")
+        monkeypatch.setattr(api, "kubectl", lambda: Path("/bin/true"))
+        assert api.ensure("theirs", kubeconfig=config).kubeconfig == config
+        assert api.ensure("theirs").kubeconfig == config
+        with pytest.raises(ClusterError, match="push the image"):
+            api.load_image("theirs", config)
+        with pytest.raises(ClusterError, match="plain processes"):
+            api.add_nodes("theirs", 1)
+        assert api.delete("theirs")
+        assert config.read_text() == "theirs"
+        assert not api.exists("theirs")
 
 
 class TestConfiguration:
