@@ -19,6 +19,10 @@ PATTERN_MESSAGE = "x-berth-pattern-message"
 """Keyword beside `pattern`: the sentence that a person reads when a value does not match."""
 
 
+TYPE_WORD = "x-berth-type"
+"""Keyword with the word for a type that the reference page uses instead of text."""
+
+
 class Reason(StrEnum):
     """What kind of mistake a rule finds; the API server begins its message with it."""
 
@@ -59,13 +63,13 @@ class Rule:
         }
 
 
-def matching(pattern: str, message: str, *, max_length: int, min_length: int | None = None) -> Any:
+def matching(pattern: str, message: str, *, max_length: int, min_length: int | None = None, word: str = "text") -> Any:
     """Constraints of a text: its pattern (RE2) and the sentence that a person reads when it does not match."""
     return Field(
         pattern=pattern,
         min_length=min_length,
         max_length=max_length,
-        json_schema_extra={PATTERN_MESSAGE: message},
+        json_schema_extra={PATTERN_MESSAGE: message, TYPE_WORD: word},
     )
 
 
@@ -169,7 +173,7 @@ def _number_to_text(value: Any) -> Any:
 Quantity = Annotated[
     str,
     BeforeValidator(_number_to_text),
-    Field(max_length=64, json_schema_extra={"x-kubernetes-int-or-string": True}),
+    Field(max_length=64, json_schema_extra={"x-kubernetes-int-or-string": True, TYPE_WORD: "quantity"}),
     Rule(
         "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) >= 0",
         "this is no quantity: write a number with or without a unit, for example 500m, 2 or 16Gi",
@@ -193,7 +197,11 @@ _DURATION_PATTERN = (
 Duration = Annotated[
     str,
     matching(
-        _DURATION_PATTERN, "this is no duration: write for example 90s, 15m or 1h30m", min_length=2, max_length=32
+        _DURATION_PATTERN,
+        "this is no duration: write for example 90s, 15m or 1h30m",
+        min_length=2,
+        max_length=32,
+        word="duration",
     ),
 ]
 """A duration in the notation of Go, from hours down to milliseconds: `90s`, `15m`, `1h30m`."""

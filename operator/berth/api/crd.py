@@ -6,9 +6,9 @@ A new kind is one entry in RESOURCES.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from berth.api.base import GROUP, VERSION, ApiType
+from berth.api.base import API_VERSION, GROUP, VERSION, ApiType
 from berth.api.model import Model
-from berth.api.schema import structural_schema
+from berth.api.schema import Schema, structural_schema
 
 
 @dataclass(frozen=True)
@@ -113,17 +113,18 @@ RESOURCES: tuple[Resource, ...] = (
 """Every kind of the group."""
 
 
-def root_schema(resource: Resource) -> dict[str, Any]:
-    """The schema of a whole object: the type, and what Kubernetes puts around it."""
-    schema = structural_schema(resource.type)
-    schema["properties"] = {
-        "apiVersion": {"type": "string", "description": f"Always `{GROUP}/{VERSION}`."},
-        "kind": {"type": "string", "description": f"Always `{resource.kind}`."},
-        # The API server knows the rest of metadata by itself; a rule can point at what is named here only.
-        "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
-        **schema["properties"],
+def root_schema(resource: Resource, type_schema: Schema) -> Schema:
+    """The schema of a whole object: that of its type, and what Kubernetes puts around it."""
+    return {
+        **type_schema,
+        "properties": {
+            "apiVersion": {"description": f"Always `{API_VERSION}`.", "type": "string"},
+            "kind": {"description": f"Always `{resource.kind}`.", "type": "string"},
+            # The API server knows the rest of metadata by itself; a rule can point at what is named here only.
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
+            **type_schema["properties"],
+        },
     }
-    return schema
 
 
 def custom_resource_definition(resource: Resource) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def custom_resource_definition(resource: Resource) -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "schema": {"openAPIV3Schema": root_schema(resource)},
+                    "schema": {"openAPIV3Schema": root_schema(resource, structural_schema(resource.type))},
                     "subresources": subresources,
                     "additionalPrinterColumns": [column.to_json() for column in resource.columns],
                 }

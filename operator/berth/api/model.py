@@ -260,6 +260,6 @@ class Model(ApiType):
     rules: ClassVar = (NAME_RULE,)
 
     spec: ModelSpec
-    """What is wanted."""
+    """What a person declares."""
     status: ModelStatus = ModelStatus()
-    """What is."""
+    """What Berth reports."""

@@ -22,7 +22,7 @@ class Source(ApiType):
     rules: ClassVar = (
         Rule(
             "!has(self.sha256) || self.uri.startsWith('https://')",
-            "source.sha256 is for a single https:// file: remove it (hubs publish digests of their own) or change the uri",
+            "source.sha256 is for a single https:// file: remove it (hubs publish their own digests) or change the uri",
             ".sha256",
             Reason.FORBIDDEN,
         ),

@@ -8,14 +8,13 @@ with a message, because the API server's own message for a pattern shows nothing
 Anything that has no structural form raises SchemaError with its path; nothing is dropped silently.
 """
 
-import json
 import re
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from berth.api.base import PATTERN_MESSAGE, ApiType
+from berth.api.base import PATTERN_MESSAGE, TYPE_WORD, ApiType
 
 Schema = dict[str, Any]
 
@@ -25,7 +24,7 @@ PRESERVE_UNKNOWN = "x-kubernetes-preserve-unknown-fields"
 
 # The order of keywords in everything that is generated; members come last so that a node reads from the top.
 _KEYWORDS = (
-    "description", "type", "format", INT_OR_STRING, PRESERVE_UNKNOWN, "default", "enum", "pattern",
+    "description", "type", TYPE_WORD, "format", INT_OR_STRING, PRESERVE_UNKNOWN, "default", "enum", "pattern",
     PATTERN_MESSAGE, "minLength", "maxLength", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum",
     "minItems", "maxItems", "minProperties", "maxProperties", "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys", "x-kubernetes-map-type", RULES, "required", "properties", "items",
@@ -164,6 +163,7 @@ def _merge(node: Schema, siblings: Schema) -> Schema:
 def _with_rules_for_patterns(node: Schema) -> Schema:
     """The node with a rule instead of each pattern that has a message."""
     node = dict(node)
+    node.pop(TYPE_WORD, None)
     if message := node.pop(PATTERN_MESSAGE, None):
         rule = {"rule": f"self.matches(r'{node.pop('pattern')}')", "message": message}
         node[RULES] = [rule, *node.get(RULES, ())]
@@ -172,4 +172,4 @@ def _with_rules_for_patterns(node: Schema) -> Schema:
             node[name] = _with_rules_for_patterns(node[name])
     if "properties" in node:
         node["properties"] = {name: _with_rules_for_patterns(child) for name, child in node["properties"].items()}
-    return json.loads(json.dumps({key: node[key] for key in _KEYWORDS if key in node}))  # type: ignore[no-any-return]
+    return {key: node[key] for key in _KEYWORDS if key in node}
