@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import tinymodel
 import yaml
+
+import tinymodel
 from localcluster import api
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,12 +35,13 @@ def say(text: str) -> None:
 
 
 class Kubectl:
-    """kubectl on one cluster and namespace."""
+    """kubectl on one cluster, in the namespace of its kubeconfig."""
 
-    def __init__(self, path: str, kubeconfig: Path, namespace: str) -> None:
-        self._command = [path, "--kubeconfig", str(kubeconfig), "-n", namespace]
+    def __init__(self, path: str, kubeconfig: Path) -> None:
+        self._command = [path, "--kubeconfig", str(kubeconfig)]
 
     def __call__(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
+        """Its output. A failure is an error of the demonstration, unless `check` is off."""
         done = subprocess.run([*self._command, *args], input=stdin, capture_output=True, text=True)
         if check and done.returncode:
             raise DemoError(f"kubectl {' '.join(args)} failed: {done.stderr.strip()}")
@@ -120,7 +122,9 @@ def running_operator(kubeconfig: Path, folder: Path, images: dict[str, str]) -> 
             stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            wait_for(lambda: process.poll() is not None or "leading as" in log.read_text(), 30, "the start of the operator")
+            wait_for(
+                lambda: process.poll() is not None or "leading as" in log.read_text(), 30, "the start of the operator"
+            )
             if process.poll() is not None:
                 raise DemoError(f"the operator ended:\n{log.read_text()}")
             yield log
@@ -137,7 +141,9 @@ def prepare_weights(kubectl: Kubectl, folder: Path, local: bool) -> None:
     weights = folder / "tiny.gguf"
     tinymodel.write(weights)
     say(f"made a tiny random model: {weights.stat().st_size // 1024} KiB of GGUF, put onto a claim by a Job")
-    made = kubectl("create", "configmap", "quickstart-weights", f"--from-file={weights}", "--dry-run=client", "-o", "yaml")
+    made = kubectl(
+        "create", "configmap", "quickstart-weights", f"--from-file={weights}", "--dry-run=client", "-o", "yaml"
+    )
     kubectl("apply", "--server-side", "-f", "-", stdin=made)
     manifest = (ROOT / "examples/quickstart-weights.yaml").read_text()
     if local:
@@ -160,7 +166,9 @@ def watch_phases(kubectl: Kubectl, seconds: float) -> None:
         if status["phase"] == "Ready":
             return
         if status["phase"] == "Failed" or time.monotonic() - began > seconds:
-            raise DemoError(f"the Model is {status['phase']} after {time.monotonic() - began:.0f} s: {ready.get('message', '')}")
+            raise DemoError(
+                f"the Model is {status['phase']} after {time.monotonic() - began:.0f} s: {ready.get('message', '')}"
+            )
         time.sleep(0.05)
 
 
@@ -221,7 +229,7 @@ def demonstrate(stack: ExitStack, folder: Path, kubeconfig: Path | None, keep: b
         images = {"llamacpp": "localhost/llama-server:11669"}
     else:
         admin, path, images = kubeconfig, "kubectl", {}
-    kubectl = Kubectl(path, admin, "default")
+    kubectl = Kubectl(path, admin)
     say("installing Berth: CRDs, ServiceAccount, rights")
     install(kubectl)
     say("starting the operator beside the cluster, with its own ServiceAccount's token")
@@ -239,7 +247,10 @@ def demonstrate(stack: ExitStack, folder: Path, kubeconfig: Path | None, keep: b
     click.echo("    " + click.style(ask(kubectl), fg="green"))
     click.echo("    (a random model of half a megabyte: real tokens from a real llama-server, without any sense)")
     if keep or kubeconfig is not None:
-        say("cleaning up later: kubectl delete model quickstart" + ("" if kubeconfig else f"; hack/cluster down --name {CLUSTER}"))
+        say(
+            "cleaning up later: kubectl delete model quickstart"
+            + ("" if kubeconfig else f"; hack/cluster down --name {CLUSTER}")
+        )
         say(f"KUBECONFIG={os.path.relpath(admin) if kubeconfig else admin}")
     if kubeconfig is not None:
         kubectl("delete", "-f", str(ROOT / "examples/quickstart.yaml"))

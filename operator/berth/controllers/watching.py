@@ -11,6 +11,7 @@ from typing import Any
 import kopf
 
 from berth.cluster.resources import ResourceType
+from berth.controllers.kopf_storage import NothingToCompare, NothingToRemember
 from berth.controllers.metrics import Metrics
 from berth.controllers.store import Key, Store
 from berth.controllers.sweep import WATCHED
@@ -37,6 +38,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.scanning.disabled = True  # needs no rights on CRDs and namespaces
+    settings.persistence.diffbase_storage = NothingToCompare()
+    settings.persistence.progress_storage = NothingToRemember()
     settings.queueing.worker_limit = None  # a limit holds its slots while idle: 10 objects a second
     settings.queueing.idle_timeout = 0.05
     settings.networking.error_backoffs = _Backoffs()

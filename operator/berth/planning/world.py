@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from berth.planning import names
@@ -192,9 +193,14 @@ class Child:
     body: bytes
 
     def manifest(self) -> Manifest:
-        """The whole object."""
-        parsed: Manifest = json.loads(self.body)
-        return parsed
+        """The whole object, to be read and not to be changed: a plan asks for the same one several times."""
+        return _parse(self.body)
+
+
+@lru_cache(maxsize=64)
+def _parse(body: bytes) -> Manifest:
+    parsed: Manifest = json.loads(body)
+    return parsed
 
 
 def child_from(manifest: Mapping[str, Any]) -> Child:
