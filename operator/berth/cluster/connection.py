@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_POOL_SIZE = 64
 TOKEN_PERIOD = 60.0
 """Seconds that a token is used before its source is read again."""
+
+# What the library raises for a file that is not what it expects.
+_BAD_SOURCE = (config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError)
 
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -86,9 +90,9 @@ async def connect(
     )
     try:
         configuration.refresh_api_key_hook = Login(await _load(configuration, kubeconfig, context))
-    except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        client = ApiClient(configuration=configuration)  # reads the certificates
+    except _BAD_SOURCE as error:
         raise ConnectError(f"cannot log in to Kubernetes with {_source(kubeconfig)}: {error}") from error
-    client = ApiClient(configuration=configuration)
     client.user_agent = user_agent
     return client
 
