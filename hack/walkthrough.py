@@ -70,7 +70,8 @@ def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:
 def install(kubectl: Kubectl) -> None:
     """The CRDs, the operator's identity and its rights."""
     kubectl("apply", "-f", str(ROOT / "crds"))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    served = ("api-resources", "--api-group=berth.dev", "--output=name")  # `kubectl wait` fails on a CRD just made
+    wait_for(lambda: "models.berth.dev" in kubectl(*served, check=False), 30, "the API server's serving of Models")
     kubectl("apply", "-f", str(ROOT / "deploy/operator.yaml"))
     kubectl("apply", "-f", str(ROOT / "deploy/rbac.yaml"))
     wait_for(

@@ -25,7 +25,9 @@ def _cluster(name: str, *, control_plane: bool) -> Iterator[Cluster]:
     made = api.ensure(name, control_plane=control_plane)
     shared = Cluster(name, Path(made.kubeconfig), Path(made.kubectl))
     shared.kubectl("apply", "-f", str(ROOT / "crds"))
-    shared.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    # `kubectl wait` gives up at once on a CRD that has no conditions yet.
+    established = ("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    eventually(lambda: shared.kubectl(*established), 60, "the CRDs")
     yield shared
     if not existed and not os.environ.get("BERTH_KEEP_CLUSTERS"):
         api.delete(name)
