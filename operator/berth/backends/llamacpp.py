@@ -45,10 +45,6 @@ class LlamaCpp(Backend):
                 "backend llamacpp loads one GGUF file: end the path in it, for example "
                 "pvc://claim/folder/model.gguf (the first part when it is split), or name it in source.files",
             )
-        if any("," in name for name in request.served_names):
-            raise UnsupportedSpecError(
-                "serving.servedNames", "llama.cpp separates names by commas: use names without one"
-            )
         args = (
             *("--model", weights.path, "--alias", ",".join(request.served_names)),
             # The default port has changed before (8080, then 9931), so it is always said.

@@ -41,7 +41,7 @@ for name in "$@"; do
   mkdir -p "$OLLAMA_MODELS/manifests/${name%/*}"
   cp "$store/manifests/$manifest" "$OLLAMA_MODELS/manifests/$name"
 done
-exec /bin/ollama serve
+exec ollama serve
 """
 
 # `ollama run` with nothing on its input loads the model and ends (RunHandler in cmd/cmd.go); models for embeddings

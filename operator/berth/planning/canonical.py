@@ -1,20 +1,24 @@
 """The forms that the API server gives back, so that what is applied can be compared with what is observed."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from decimal import ROUND_CEILING
 from typing import Any
+
+import orjson
 
 from berth.api.base import canonical_quantity, duration_seconds, quantity_value
 from berth.planning.errors import InvalidSpecError
 
 Json = dict[str, Any]
 
+LONGEST_SECONDS = 366 * 24 * 3600
+"""Longer times would not fit into the whole numbers of the API, and nobody means them."""
+
 
 def canonical_json(value: Any) -> str:
     """The value as text in which equal values are equal."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def content_hash(value: Any) -> str:
@@ -25,9 +29,12 @@ def content_hash(value: Any) -> str:
 def duration(field: str, text: str) -> float:
     """Seconds of a duration in the spec. Raises InvalidSpecError with the field."""
     try:
-        return duration_seconds(text)
+        seconds = duration_seconds(text)
     except ValueError as error:
         raise InvalidSpecError(field, str(error)) from None
+    if seconds > LONGEST_SECONDS:
+        raise InvalidSpecError(field, f"{text} is more than a year: write a shorter time")
+    return seconds
 
 
 def quantity(field: str, value: str | int | float) -> str:

@@ -30,7 +30,8 @@ def merge_pod_template(rendered: Json, partial: Json, *, allow_unsafe: bool) -> 
     if not allow_unsafe:
         check_safety(partial)
     selector = {key: rendered["metadata"]["labels"][key] for key in names.server_selector("")}
-    merged = _merge_maps(rendered, _copy(partial), "", ROOT)
+    said = {field: _copy(value) for field, value in partial.items() if value is not None}
+    merged = _merge_maps(rendered, said, "", ROOT)
     _check_result(merged, selector)
     return canonical_pod_template(merged, ROOT)
 
