@@ -5,7 +5,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +14,8 @@ from kubernetes.aio.client.api_client import ApiClient
 
 from berth.cluster.connection import connect, credentials_for_kopf
 from berth.cluster.election import Election
-from berth.cluster.standing import Settings as ElectionSettings
 from berth.cluster.gateway import Gateway
+from berth.cluster.standing import Settings as ElectionSettings
 from berth.controllers.carry_out import Executor
 from berth.controllers.events import EventRecorder
 from berth.controllers.health import HealthServer
@@ -24,7 +23,7 @@ from berth.controllers.metrics import Metrics
 from berth.controllers.queue import WorkQueue
 from berth.controllers.store import Key, Store
 from berth.controllers.sweep import Sweeper, fill
-from berth.controllers.watching import Watches
+from berth.controllers.watching import Watches, stop_on_signals
 from berth.controllers.worker import Workers
 from berth.planning.policy import Policy
 
@@ -67,10 +66,7 @@ class Operator:
 
         Raises ApiError when the cluster cannot be reached at the start.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on the main thread
-                loop.add_signal_handler(number, self.stop.set)
+        stop_on_signals(self.stop)
         settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
             health = HealthServer(settings.host, settings.port, self.metrics, self._unhealthy, self._unready)
@@ -124,6 +120,7 @@ class Operator:
             asyncio.create_task(self._count_models(), name="count-models"),
         ]
         tasks[0].add_done_callback(self._workers_ended)
+        await workers.started.wait()  # their own tasks as well
         self._watches = Watches(
             store, queue.add, lambda: credentials_for_kopf(client), self.metrics, settings.namespace
         )

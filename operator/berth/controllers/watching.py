@@ -4,7 +4,9 @@ A fatal watch error ends `kopf.operator()`; `Watches.run` starts it again in the
 """
 
 import asyncio
+import contextlib
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -37,6 +39,7 @@ def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
+    settings.process.ultimate_exiting_timeout = None  # would kill the process 10 minutes after its watches ended
     settings.scanning.disabled = True  # needs no rights on CRDs and namespaces
     settings.persistence.diffbase_storage = NothingToCompare()
     settings.persistence.progress_storage = NothingToRemember()
@@ -58,6 +61,14 @@ def _names(resource: ResourceType) -> tuple[str, ...]:
     return (
         (resource.group, resource.version, resource.plural) if resource.group else (resource.version, resource.plural)
     )
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT set `stop`. kopf takes both for itself whenever it starts."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on the main thread
+            loop.add_signal_handler(number, stop.set)
 
 
 class Watches:
@@ -82,14 +93,10 @@ class Watches:
             began = asyncio.get_running_loop().time()
             try:
                 self.alive = True
-                await kopf.operator(
-                    registry=self._registry(),
-                    settings=_settings(),
-                    clusterwide=self._namespace is None,
-                    namespaces=[] if self._namespace is None else [self._namespace],
-                    stop_flag=stop,
-                )
-                return  # asked to stop, by the flag or by a signal that kopf has taken
+                await self._run_kopf(stop)
+                if stop.is_set():
+                    return
+                logger.warning("the watches ended and are started again in %.1f s", delay)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -104,9 +111,36 @@ class Watches:
             except TimeoutError:
                 delay = min(delay * 2, 15.0)
 
-    def _registry(self) -> kopf.OperatorRegistry:
+    async def _run_kopf(self, stop: asyncio.Event) -> None:
+        """What `kopf.operator()` does, with our signal handlers, until `stop` is set or kopf fails."""
+        ended = asyncio.Event()
+
+        async def forward() -> None:
+            await stop.wait()
+            ended.set()
+
+        forwarding = asyncio.create_task(forward(), name="stop-watches")
+        not_of_kopf = asyncio.all_tasks()
+        try:
+            tasks = await kopf.spawn_tasks(
+                registry=self._registry(ended),
+                settings=_settings(),
+                clusterwide=self._namespace is None,
+                namespaces=[] if self._namespace is None else [self._namespace],
+                stop_flag=ended,
+            )
+            stop_on_signals(stop)
+            await kopf.run_tasks(tasks, ignored=not_of_kopf)
+        finally:
+            forwarding.cancel()
+
+    def _registry(self, ended: asyncio.Event) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         login = self._login
+
+        @kopf.on.cleanup(registry=registry)
+        async def _end(**_: Any) -> None:
+            ended.set()  # a task of kopf waits for its stop flag, and kopf would wait 5 s for that task
 
         @kopf.on.login(registry=registry)
         async def _log_in(**_: Any) -> kopf.ConnectionInfo:

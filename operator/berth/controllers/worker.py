@@ -32,12 +32,14 @@ class Workers:
     ) -> None:
         self._store, self._queue, self._executor = store, queue, executor
         self._policy, self._metrics, self._clock, self._count = policy, metrics, clock, count
+        self.started = asyncio.Event()
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._count):
                 group.create_task(self._work(), name=f"worker-{number}")
+            self.started.set()
 
     async def _work(self) -> None:
         while True:
