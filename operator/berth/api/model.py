@@ -92,6 +92,7 @@ _SCHEMES = {
     BackendName.LLAMACPP: ("hf", "https", "s3", "pvc", "oci"),
     BackendName.OLLAMA: ("ollama", "pvc"),
 }
+_KNOWN_SCHEMES = ("hf", "ollama", "https", "s3", "pvc", "oci")
 
 
 # Only `spec` is open, for its fields follow the version of the cluster. The rest is closed, so that tolerations
@@ -121,7 +122,9 @@ def _scheme_rule(backend: BackendName, schemes: tuple[str, ...]) -> Rule:
     fits = " || ".join(f"self.source.uri.startsWith('{scheme}://')" for scheme in schemes)
     wanted = ", ".join(f"{scheme}://" for scheme in schemes)
     return Rule(
-        f"self.backend != '{backend}' || !has(self.source) || {fits}",
+        # A uri of no known scheme is the business of the rule on the uri itself.
+        f"self.backend != '{backend}' || !has(self.source) || {fits}"
+        f" || !self.source.uri.matches('^({'|'.join(_KNOWN_SCHEMES)})://')",
         f"backend {backend} loads from {wanted}: change source.uri or choose another backend",
         ".source.uri",
     )
