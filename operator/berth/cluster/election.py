@@ -97,13 +97,8 @@ class Election:
     async def _run(self) -> None:
         standing = self._standing
         while True:
-            left = standing.seconds_left(self._clock())
-            try:
-                async with asyncio.timeout(left or None):  # the end of our time is noticed in mid-request, too
-                    await self._step()
-                self._complaint = ""
-            except Exception as error:
-                self._complain(error)
+            if not standing.lost(self._clock()):
+                await self._try_step()
             now = self._clock()
             if standing.lost(now):
                 logger.critical("The Lease %s/%s is lost", self._namespace, self._name)
@@ -121,6 +116,15 @@ class Election:
             return min(pause, self._standing.seconds_left(now))
         decision = self._standing.decide(now)
         return min(pause, max(_SHORTEST_PAUSE, decision.until - now)) if isinstance(decision, Wait) else pause
+
+    async def _try_step(self) -> None:
+        """A step, at most until our time ends; what goes wrong in it is logged and counts as no answer."""
+        try:
+            async with asyncio.timeout(self._standing.seconds_left(self._clock()) or None):
+                await self._step()
+            self._complaint = ""
+        except Exception as error:
+            self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         """Log what went wrong, the same thing once."""
