@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -164,3 +165,37 @@ async def test_who_may_not_is_waiting(
 
 def test_the_path_of_leases() -> None:
     assert LEASES.path("n", "berth") == "/apis/coordination.k8s.io/v1/namespaces/n/leases/berth"
+
+
+LEADER = """
+import asyncio, sys
+from pathlib import Path
+from berth.cluster.connection import connect
+from berth.cluster.election import Election, Settings
+from berth.cluster.gateway import Gateway
+from berth.cluster.transport import Limits
+
+async def main(kubeconfig, namespace):
+    gateway = Gateway(await connect(Path(kubeconfig)), limits=Limits(write_timeout=1.0))
+    async with Election(gateway, namespace, "berth", "stale", Settings(3.0, 1.5, 0.2, 0.5)) as election:
+        await election.acquired()
+        print("leads", flush=True)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            print("cleans up", flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_the_process_of_a_stale_leader_ends_without_another_word(control_plane: Cluster, namespace: str) -> None:
+    arguments = ("-c", LEADER, str(control_plane.kubeconfig), namespace)
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        assert await process.stdout.readline() == b"leads\n"
+        patch = '{"spec":{"holderIdentity":"usurper"}}'
+        control_plane.kubectl("-n", namespace, "patch", "lease", "berth", "--type=merge", "-p", patch)
+        assert await process.wait() == 1
+        assert await process.stdout.read() == b""
