@@ -255,7 +255,10 @@ def test_saying_no_to_the_unsafe_is_fine(partial: dict[str, Any]) -> None:
         ({"spec": {"containers": [{"image": "x"}]}}, "podTemplate.spec.containers[0].name"),
         ({"spec": {"containers": [{"name": "server", "env": {"A": "b"}}]}}, "podTemplate.spec.containers[0].env"),
         ({"spec": {"containers": [{"name": "server", "args": "--x"}]}}, "podTemplate.spec.containers[0].args"),
-        ({"spec": {"containers": [{"name": "server", "ports": [{}]}]}}, "podTemplate.spec.containers[0].ports[0].containerPort"),
+        (
+            {"spec": {"containers": [{"name": "server", "ports": [{}]}]}},
+            "podTemplate.spec.containers[0].ports[0].containerPort",
+        ),
         (
             {"spec": {"containers": [{"name": "server", "resources": {"limits": {"cpu": True}}}]}},
             "podTemplate.spec.containers[0].resources.limits[cpu]",
