@@ -4,11 +4,12 @@ Newer beats older by resourceVersion, whoever brings it: a watch, a relist, a sw
 our own. Kubernetes promises comparable resourceVersions since 1.35 (KEP-5504) and has always kept to it.
 """
 
-import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
+
+import orjson
 
 from berth.planning.world import Child, ModelWorld, Pod, Refusal, Subject, child_from, pod_from, subject_from
 
@@ -215,4 +216,4 @@ def _digest(manifest: Mapping[str, Any]) -> bytes:
     ]
     conditions = (manifest.get("status") or {}).get("conditions") or ()
     kept.append([(c.get("message")) for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"])
-    return hash(json.dumps(kept, sort_keys=True)).to_bytes(8, "big", signed=True)
+    return hash(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).to_bytes(8, "big", signed=True)

@@ -1,11 +1,12 @@
 """The World as the planner sees it: plain values that the watches have brought, nothing that can be asked anew."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from berth.planning import names
 
@@ -199,7 +200,7 @@ class Child:
 
 @lru_cache(maxsize=64)
 def _parse(body: bytes) -> Manifest:
-    parsed: Manifest = json.loads(body)
+    parsed: Manifest = orjson.loads(body)
     return parsed
 
 
@@ -225,7 +226,7 @@ def child_from(manifest: Mapping[str, Any]) -> Child:
         owner_uid=owner.get("uid", ""),
         owner_kind=owner.get("kind", ""),
         model=labels.get(names.MODEL_LABEL, "") if ours else "",
-        body=json.dumps(kept, separators=(",", ":")).encode(),
+        body=orjson.dumps(kept),
     )
 
 
