@@ -1,6 +1,6 @@
 """The operator's own endpoints: /healthz, /readyz and /metrics."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -40,12 +40,12 @@ class HealthServer:
             await self._runner.cleanup()
 
     @staticmethod
-    def _probe(check: Callable[[], str | None]) -> Callable[[web.Request], "web.Response"]:
-        async def answer(_: web.Request) -> web.Response:
+    def _probe(check: Callable[[], str | None]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(_: web.Request) -> web.StreamResponse:
             problem = check()
             return _last(web.Response(text=(problem or "ok") + "\n", status=503 if problem else 200))
 
-        return answer  # type: ignore[return-value]
+        return answer
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         shown = generate_latest(self._metrics.registry)

@@ -5,7 +5,7 @@ our own. Kubernetes promises comparable resourceVersions since 1.35 (KEP-5504) a
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +16,7 @@ from berth.planning.world import Child, ModelWorld, Pod, Refusal, Subject, child
 CHILD_KINDS = ("Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget")
 KINDS = ("Model", "Pod", *CHILD_KINDS)
 _TOMBSTONES = 10_000
+_NOTHING = b"{}"  # the body of an object that is not ours
 
 
 class Key(NamedTuple):
@@ -46,7 +47,8 @@ class Store:
         self._children: dict[str, dict[_Names, Child]] = {kind: {} for kind in CHILD_KINDS}
         self._digests: dict[str, bytes] = {}  # uid of a child -> what of it matters to a plan
         self._pods_of: defaultdict[_Names, set[_Names]] = defaultdict(set)
-        self._buried: OrderedDict[str, None] = OrderedDict()  # uids of deleted objects: late news must not raise them
+        # uids of objects that are gone, with the version of their end: older news that comes late must not raise them
+        self._buried: OrderedDict[str, float] = OrderedDict()
         self._refusals: dict[_Names, dict[str, Refusal]] = {}
         self._stubborn: dict[_Names, dict[str, tuple[str, frozenset[str]]]] = {}
         self._status_written_at: dict[_Names, datetime] = {}
@@ -55,43 +57,65 @@ class Store:
 
     def observe(self, manifest: Mapping[str, Any]) -> Key | None:
         """Take in an object as the API server showed it; returns the key to reconcile, None when nothing matters."""
-        kind = manifest["kind"]
-        if manifest["metadata"]["uid"] in self._buried:
-            return None
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        ended = self._buried.get(metadata["uid"])
+        if ended is not None:
+            if _version(metadata["resourceVersion"]) <= ended:
+                return None
+            del self._buried[metadata["uid"]]
         if kind == "Model":
             return self._observe_model(subject_from(manifest))
         if kind == "Pod":
             return self._observe_pod(pod_from(manifest))
         return self._observe_child(child_from(manifest), manifest)
 
-    def forget(self, kind: str, namespace: str, name: str, uid: str) -> Key | None:
-        """The object is gone; returns the key to reconcile."""
-        self._buried[uid] = None
+    def forget(self, kind: str, namespace: str, name: str, uid: str, resource_version: str | None = None) -> Key | None:
+        """The object is gone; returns the key to reconcile.
+
+        `resource_version` is that of its end. A watch with a label selector also calls an object deleted that has
+        lost its labels, and which may come back: newer news of it is believed. None means gone for good.
+        """
+        ended = float("inf") if resource_version is None else _version(resource_version)
+        names = (namespace, name)
+        table = self._table(kind)
+        known = table.get(names)
+        if known is not None and known.uid == uid and _version(known.resource_version) > ended:
+            return None  # it came back before the news of its end did
+        self._bury(uid, ended)
+        if known is None or known.uid != uid:
+            return None
+        del table[names]
+        if isinstance(known, Subject):
+            self._forget_memories(names)
+            return None  # the garbage collector does the rest
+        if isinstance(known, Pod):
+            self._unlist(known)
+            return self._model_key(namespace, known.model)
+        self._digests.pop(uid, None)
+        return self._model_key(namespace, name)
+
+    def _table(self, kind: str) -> dict[_Names, Any]:
+        if kind == "Model":
+            return self._models
+        return self._pods if kind == "Pod" else self._children[kind]
+
+    def _bury(self, uid: str, ended: float) -> None:
+        self._buried[uid] = max(ended, self._buried.get(uid, 0))
+        self._buried.move_to_end(uid)
         while len(self._buried) > _TOMBSTONES:
             self._buried.popitem(last=False)
-        names = (namespace, name)
-        if kind == "Model":
-            if (model := self._models.get(names)) is not None and model.uid == uid:
-                del self._models[names]
-                for memory in (self._refusals, self._stubborn, self._status_written_at):
-                    memory.pop(names, None)  # type: ignore[attr-defined]
-            return None  # the garbage collector does the rest
-        if kind == "Pod":
-            pod = self._pods.get(names)
-            if pod is None or pod.uid != uid:
-                return None
-            del self._pods[names]
-            owner = (namespace, pod.model)
-            self._pods_of[owner].discard(names)
-            if not self._pods_of[owner]:
-                del self._pods_of[owner]
-            return self._model_key(namespace, pod.model)
-        child = self._children[kind].get(names)
-        if child is None or child.uid != uid:
-            return None
-        del self._children[kind][names]
-        self._digests.pop(uid, None)
-        return self._model_key(namespace, child.model or name)
+
+    def _unlist(self, pod: Pod) -> None:
+        """Take a Pod out of the index."""
+        owner = (pod.namespace, pod.model)
+        self._pods_of[owner].discard((pod.namespace, pod.name))
+        if not self._pods_of[owner]:
+            del self._pods_of[owner]
+
+    def _forget_memories(self, names: _Names) -> None:
+        self._refusals.pop(names, None)
+        self._stubborn.pop(names, None)
+        self._status_written_at.pop(names, None)
 
     def _observe_model(self, model: Subject) -> Key | None:
         names = (model.namespace, model.name)
@@ -99,6 +123,8 @@ class Store:
         if not _is_news(known, model):
             return None
         self._models[names] = model
+        if known is not None and known.uid != model.uid:
+            self._forget_memories(names)  # they are about a namesake that is gone
         if known is not None and known.uid == model.uid and _same_model(known, model):
             return None
         return Key("Model", *names)
@@ -109,10 +135,15 @@ class Store:
         if not _is_news(known, pod):
             return None
         self._pods[names] = pod
+        if known is not None and known.model != pod.model:
+            self._unlist(known)  # somebody gave it another label, to take it out of service
         self._pods_of[pod.namespace, pod.model].add(names)
         if known is not None and known.uid == pod.uid and _same_pod(known, pod):
             return None
-        return self._model_key(pod.namespace, pod.model)
+        key = self._model_key(pod.namespace, pod.model)
+        if known is not None and known.model != pod.model:
+            key = self._model_key(pod.namespace, known.model) or key
+        return key
 
     def _observe_child(self, child: Child, manifest: Mapping[str, Any]) -> Key | None:
         names = (child.namespace, child.name)
@@ -120,13 +151,14 @@ class Store:
         if not _is_news(known, child):
             return None
         self._children[child.kind][names] = child
-        digest = _digest(manifest) if child.model else b""
-        same = known is not None and known.uid == child.uid and self._digests.get(child.uid, b"") == digest
+        digest = _digest(manifest) if child.body != _NOTHING else b""
+        before = self._digests.pop(known.uid, b"") if known is not None else b""
         if digest:
             self._digests[child.uid] = digest
-        if same and known is not None and known.deleting == child.deleting:
+        same = known is not None and known.uid == child.uid and known.deleting == child.deleting and before == digest
+        if same and known is not None and known.owner_uid == child.owner_uid:
             return None
-        return self._model_key(child.namespace, child.model or child.name)
+        return self._model_key(child.namespace, child.name)  # whatever its labels say: a child has its Model's name
 
     def _model_key(self, namespace: str, name: str) -> Key | None:
         return Key("Model", namespace, name) if (namespace, name) in self._models else None
@@ -135,11 +167,15 @@ class Store:
 
     def refuse(self, key: Key, refusal: Refusal) -> None:
         """Remember that the API server refused an object, for the next plan."""
+        if (key.namespace, key.name) not in self._models:
+            return  # deleted meanwhile
         self._refusals.setdefault((key.namespace, key.name), {})[refusal.kind] = refusal
 
     def accept(self, key: Key, kind: str, applied_hash: str, unequal: frozenset[str]) -> None:
         """Remember that an object was applied, and which leaves the API server kept different."""
         names = (key.namespace, key.name)
+        if names not in self._models:
+            return  # deleted meanwhile
         if (refusals := self._refusals.get(names)) and refusals.pop(kind, None) and not refusals:
             del self._refusals[names]
         if unequal:
@@ -149,7 +185,8 @@ class Store:
 
     def status_written(self, key: Key, now: datetime) -> None:
         """Remember when the status was written."""
-        self._status_written_at[key.namespace, key.name] = now
+        if (key.namespace, key.name) in self._models:
+            self._status_written_at[key.namespace, key.name] = now
 
     # ---- what is known -------------------------------------------------------------------------------------------
 
@@ -183,9 +220,7 @@ class Store:
 
     def known(self, kind: str) -> dict[_Names, tuple[str, str]]:
         """uid and resourceVersion of every object of a kind, for the sweep."""
-        table: Mapping[_Names, Subject | Pod | Child]
-        table = {"Model": self._models, "Pod": self._pods}.get(kind) or self._children.get(kind, {})  # type: ignore[assignment]
-        return {names: (seen.uid, seen.resource_version) for names, seen in table.items()}
+        return {names: (seen.uid, seen.resource_version) for names, seen in self._table(kind).items()}
 
 
 def _is_news(known: _Projection | None, seen: _Projection) -> bool:
@@ -194,13 +229,12 @@ def _is_news(known: _Projection | None, seen: _Projection) -> bool:
 
 def _same_model(known: Subject, seen: Subject) -> bool:
     """Whether nothing changed that a plan depends on. A changed status matters: somebody may have edited it."""
-    parts: Callable[[Subject], tuple[Any, ...]] = lambda m: (
-        m.generation,
-        m.deleting,
-        m.annotations,
-        m.status,
-    )  # noqa: E731
-    return parts(known) == parts(seen)
+    return (
+        known.generation == seen.generation
+        and known.deleting == seen.deleting
+        and known.annotations == seen.annotations
+        and known.status == seen.status
+    )
 
 
 def _same_pod(known: Pod, seen: Pod) -> bool:

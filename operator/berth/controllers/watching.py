@@ -56,7 +56,7 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _names(resource: ResourceType) -> tuple[str, ...]:
+def _names(resource: ResourceType) -> tuple[str, str] | tuple[str, str, str]:
     """How kopf wants a resource named: the core group has no name."""
     return (
         (resource.group, resource.version, resource.plural) if resource.group else (resource.version, resource.plural)
@@ -161,7 +161,8 @@ class Watches:
         manifest.setdefault("kind", kind)  # items of a list carry no kind
         if event["type"] == "DELETED":
             metadata = manifest["metadata"]
-            key = self._store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+            where = (metadata["namespace"], metadata["name"])
+            key = self._store.forget(kind, *where, metadata["uid"], metadata["resourceVersion"])
         else:
             key = self._store.observe(manifest)
         if key is not None:

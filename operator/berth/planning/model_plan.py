@@ -224,7 +224,7 @@ def _report(
     )
     if status == subject.status:
         status = None
-    else:
+    elif status is not None:
         wait = _status_wait(world, verdict, status, now, policy)
         if wait is not None:
             status = None

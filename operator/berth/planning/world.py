@@ -211,7 +211,7 @@ def child_from(manifest: Mapping[str, Any]) -> Child:
     """
     metadata = manifest["metadata"]
     labels = metadata.get("labels") or {}
-    owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), {})
+    owner: Mapping[str, Any] = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), {})
     ours = labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
     kept: Mapping[str, Any] = {}
     if ours:
