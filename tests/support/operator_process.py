@@ -122,9 +122,7 @@ class OperatorProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(10)
-                raise AssertionError(
-                    f"the operator did not stop within 15 s: {self.log.read_text()[-2000:]}"
-                ) from None
+                raise AssertionError(f"the operator did not stop within 15 s: {self.log.read_text()[-2000:]}") from None
         self._close()
 
     def _close(self) -> None:

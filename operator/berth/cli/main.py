@@ -96,7 +96,7 @@ def main() -> None:
     help="Image of a backend's servers instead of the pinned one, for example from a mirror. Repeatable.",
 )
 @click.option(
-    "--allow-unsafe-pod-template",
+    "--allow-unsafe-pod-templates",
     is_flag=True,
     help="Let spec.podTemplate set hostPath, privileged and the like.",
 )
@@ -117,7 +117,7 @@ def operator(
     config_patience: float,
     refusal_interval: float,
     images: dict[str, str],
-    allow_unsafe_pod_template: bool,
+    allow_unsafe_pod_templates: bool,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -127,7 +127,7 @@ def operator(
         render=RenderSettings(
             operator=Peer(lease_namespace, {"app.kubernetes.io/name": "berth"}),
             images=images,
-            allow_unsafe_pod_template=allow_unsafe_pod_template,
+            allow_unsafe_pod_template=allow_unsafe_pod_templates,
         ),
         crash_budget=crash_budget,
         image_pull_patience=image_pull_patience,

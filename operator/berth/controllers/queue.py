@@ -76,7 +76,7 @@ class WorkQueue(Generic[K]):
         """The work failed: try again after a back-off, whose seconds are returned."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        delay = min(self._base * 2 ** min(count, 30), self._ceiling) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        delay = min(self._base * 2.0 ** min(count, 30), self._ceiling) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
         self._working.discard(key)
         self._dirty.discard(key)
         self.add_after(key, delay)
