@@ -70,6 +70,7 @@ class Election:
         self._clock = clock
         self._acquired = asyncio.Event()
         self._complaint = ""
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -87,6 +88,7 @@ class Election:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
+        self._closing = True
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -95,14 +97,21 @@ class Election:
             await self._release()
 
     async def _run(self) -> None:
+        try:
+            await self._take_part()
+        finally:  # also when something cancels this task: a leader that renews nothing must not live on
+            if self._acquired.is_set() and not self._closing:
+                logger.critical("The Lease %s/%s is lost", self._namespace, self._name)
+                self._on_lost()
+
+    async def _take_part(self) -> None:
+        """Observe, take, renew; returns when the Lease was ours and is not any more."""
         standing = self._standing
         while True:
             if not standing.lost(self._clock()):
                 await self._try_step()
             now = self._clock()
             if standing.lost(now):
-                logger.critical("The Lease %s/%s is lost", self._namespace, self._name)
-                self._on_lost()
                 return
             if standing.leads(now) and not self._acquired.is_set():
                 logger.info("%s holds the Lease %s/%s", standing.identity, self._namespace, self._name)

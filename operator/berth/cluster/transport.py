@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-import orjson
 from kubernetes.aio.client.api_client import ApiClient
 
 from berth.cluster import connection
@@ -161,7 +160,7 @@ def _describe(request: Request, error: BaseException) -> str:
 
 def _decode(request: Request, status: int, body: bytes) -> dict[str, Any]:
     try:
-        decoded = orjson.loads(body)
+        decoded = ororjson.loads(body)
     except ValueError:
         decoded = None
     if not isinstance(decoded, dict):  # a proxy in between, or a truncated body

@@ -268,6 +268,7 @@ class Member:
                 if self.world.trouble and chance.random() < 0.5:  # kill -9: the Lease is not given back
                     self.alive = False
                     assert self.election._task is not None
+                    self.election._closing = True
                     self.election._task.cancel()
                     self.election._release = _nothing  # type: ignore[method-assign]
         finally:
@@ -389,3 +390,24 @@ def test_a_bug_in_the_loop_is_not_leading_either() -> None:
     lost = virtual_time.run(story())
     assert len(lost) == 1
     assert lost[0] <= 10.1
+
+
+@pytest.mark.parametrize("leading", [True, False])
+def test_a_cancelled_loop_is_a_lost_lease(leading: bool) -> None:
+    """Something else (kopf does, to tasks younger than itself) cancels the task of the election."""
+
+    async def story() -> list[str]:
+        world = World(random.Random(1))
+        world.trouble = False
+        if not leading:
+            world.spec, world.version = {"holderIdentity": "another", "leaseDurationSeconds": 15}, 1
+        lost: list[str] = []
+        election = Election(FakeGateway(world), "n", "l", "me", on_lost=lambda: lost.append("lost"))  # type: ignore[arg-type]
+        async with election:
+            await asyncio.sleep(1)
+            assert election._task is not None
+            election._task.cancel()
+            await asyncio.sleep(1)
+        return lost
+
+    assert virtual_time.run(story()) == ["lost"] * leading
