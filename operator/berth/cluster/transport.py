@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio.client.api_client import ApiClient
 
 from berth.cluster import connection
@@ -160,7 +161,7 @@ def _describe(request: Request, error: BaseException) -> str:
 
 def _decode(request: Request, status: int, body: bytes) -> dict[str, Any]:
     try:
-        decoded = ororjson.loads(body)
+        decoded = orjson.loads(body)
     except ValueError:
         decoded = None
     if not isinstance(decoded, dict):  # a proxy in between, or a truncated body
