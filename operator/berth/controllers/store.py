@@ -34,7 +34,8 @@ _Projection = TypeVar("_Projection", Subject, Pod, Child)
 _Names = tuple[str, str]
 
 
-def _version(resource_version: str) -> int:
+def version_number(resource_version: str) -> int:
+    """The resourceVersion as a number: the larger, the newer."""
     return int(resource_version) if resource_version.isdigit() else 0
 
 
@@ -60,7 +61,7 @@ class Store:
         kind, metadata = manifest["kind"], manifest["metadata"]
         ended = self._buried.get(metadata["uid"])
         if ended is not None:
-            if _version(metadata["resourceVersion"]) <= ended:
+            if version_number(metadata["resourceVersion"]) <= ended:
                 return None
             del self._buried[metadata["uid"]]
         if kind == "Model":
@@ -75,11 +76,11 @@ class Store:
         `resource_version` is that of its end. A watch with a label selector also calls an object deleted that has
         lost its labels, and which may come back: newer news of it is believed. None means gone for good.
         """
-        ended = float("inf") if resource_version is None else _version(resource_version)
+        ended = float("inf") if resource_version is None else version_number(resource_version)
         names = (namespace, name)
         table = self._table(kind)
         known = table.get(names)
-        if known is not None and known.uid == uid and _version(known.resource_version) > ended:
+        if known is not None and known.uid == uid and version_number(known.resource_version) > ended:
             return None  # it came back before the news of its end did
         self._bury(uid, ended)
         if known is None or known.uid != uid:
@@ -224,7 +225,7 @@ class Store:
 
 
 def _is_news(known: _Projection | None, seen: _Projection) -> bool:
-    return known is None or _version(seen.resource_version) > _version(known.resource_version)
+    return known is None or version_number(seen.resource_version) > version_number(known.resource_version)
 
 
 def _same_model(known: Subject, seen: Subject) -> bool:

@@ -13,10 +13,11 @@ from berth.cluster.errors import NotFoundError
 from berth.cluster.gateway import Gateway
 from berth.cluster.resources import ResourceType
 from berth.controllers.metrics import Metrics
-from berth.controllers.store import Key, Store
-from berth.planning.names import MANAGED_SELECTOR
+from berth.controllers.store import Key, Store, version_number
+from berth.planning.names import MANAGED_BY, MANAGED_BY_LABEL, MANAGED_SELECTOR
 
 logger = logging.getLogger(__name__)
+_FIRST_SWEEP = 30.0
 
 WATCHED: dict[str, tuple[ResourceType, str | None]] = {
     "Model": (resources.MODELS, None),
@@ -61,9 +62,15 @@ class Sweeper:
         self._interval, self._settle = interval, settle
 
     async def run(self) -> None:
-        """Sweep until cancelled; an error is logged and the next sweep tries again."""
+        """Sweep until cancelled; an error is logged and the next sweep tries again.
+
+        The first one comes soon: what vanishes between the fill of the store and the lists of the watches is told by
+        nobody, and while an operator starts there is often a rollout or a drain.
+        """
+        pause = min(self._interval, _FIRST_SWEEP)
         while True:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(pause)
+            pause = self._interval
             try:
                 await self.sweep()
             except Exception:
@@ -83,32 +90,39 @@ class Sweeper:
         return found
 
     async def _suspects(self, kind: str) -> set[tuple[str, str]]:
-        """Names whose uid or version differs between the store and the API server."""
+        """Names of objects that the API server has in a newer version than the store, or not at all."""
         resource, selector = WATCHED[kind]
         listed, _ = await self._gateway.list(
             resource, namespace=self._namespace, label_selector=selector, metadata_only=True
         )
-        there = {
-            (m["metadata"]["namespace"], m["metadata"]["name"]): (
-                m["metadata"]["uid"],
-                m["metadata"]["resourceVersion"],
-            )
-            for m in listed
-        }
+        there = {(m["metadata"]["namespace"], m["metadata"]["name"]): m["metadata"] for m in listed}
+        suspects = set()
         known = self._store.known(kind)
-        return {names for names in there.keys() | known.keys() if there.get(names) != known.get(names)}
+        for names in there.keys() | known.keys():
+            seen, kept = there.get(names), known.get(names)
+            if seen is None or kept is None or seen["uid"] != kept[0]:
+                suspects.add(names)
+            elif version_number(seen["resourceVersion"]) > version_number(kept[1]):
+                suspects.add(names)  # the other way round, the watch was faster than the list
+        return suspects
 
     async def _repair(self, kind: str, namespace: str, name: str) -> None:
+        resource, selector = WATCHED[kind]
         known = self._store.known(kind).get((namespace, name))
         try:
-            manifest = await self._gateway.get(WATCHED[kind][0], namespace, name)
+            manifest = await self._gateway.get(resource, namespace, name)
         except NotFoundError:
             manifest = None
         if known is not None and (manifest is None or manifest["metadata"]["uid"] != known[0]):
             self._tell(self._store.forget(kind, namespace, name, known[0]))
         if manifest is not None:
-            manifest.setdefault("kind", kind)
-            self._tell(self._store.observe(manifest))
+            metadata = manifest["metadata"]
+            if selector and (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGED_BY:
+                # It has lost its labels, and is no more to the store than to a watch.
+                gone = self._store.forget(kind, namespace, name, metadata["uid"], metadata["resourceVersion"])
+                self._tell(gone)
+            else:
+                self._tell(self._store.observe({**manifest, "kind": kind}))
         logger.warning("%s %s/%s had changed unseen by the watches", kind, namespace, name)
 
     def _tell(self, key: Key | None) -> None:
