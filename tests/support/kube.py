@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import yaml
-from localcluster.kubeapi import Api
 
 from berth.cluster import resources
+from localcluster.kubeapi import Api
 
 T = TypeVar("T")
 
 
 def eventually(check: Callable[[], T], timeout: float = 60.0, what: str = "") -> T:
-    """The first truthy answer of `check`; AssertionErrors of `check` count as not yet. Fails after `timeout` seconds."""
+    """The first truthy answer of `check`, whose AssertionErrors count as not yet. Fails after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     last: object = None
     while True:
@@ -57,9 +57,7 @@ class Cluster:
     kubeconfig: Path
     kubectl_path: Path
 
-    def kubectl(
-        self, *args: str, input: str | None = None, check: bool = True
-    ) -> subprocess.CompletedProcess[str]:
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl; with `check`, a failure fails the test with its output."""
         done = subprocess.run(
             [str(self.kubectl_path), "--kubeconfig", str(self.kubeconfig), *args],

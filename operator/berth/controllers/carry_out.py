@@ -55,7 +55,7 @@ class Executor:
         )
 
     async def carry_out(self, key: Key, world: ModelWorld, plan: Plan) -> bool:
-        """Carry out the plan; False when something was refused, so that the key has to be planned again at once.
+        """Carry out the plan; False when a refusal came or went, so that the key has to be planned again at once.
 
         Raises StaleDecisionError when the decision was outdated, ApiError when the API server failed.
         """
@@ -65,7 +65,8 @@ class Executor:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        if not all(outcomes):
+        refused_before = {refusal.kind for refusal in world.refusals}
+        if not all(outcomes) or any(apply.manifest["kind"] in refused_before for apply in applies):
             return False
         for delete in deletes:
             await self._delete(delete)
