@@ -106,6 +106,10 @@ class OperatorProcess:
             and sample.labels["resource"] != "leases"
         )
 
+    def ended(self) -> bool:
+        """Whether the process ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def kill(self) -> None:
         """kill -9."""
         assert self._process is not None

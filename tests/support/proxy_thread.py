@@ -27,10 +27,14 @@ class ProxyThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.proxy.__aexit__(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    async def _end(self) -> None:
+        await self.proxy.__aexit__()
+        await asyncio.sleep(0.25)  # connections close behind the back of aiohttp
 
     def do(self, call: Callable[[FaultProxy], T]) -> T:
         """The answer of the call."""

@@ -5,6 +5,7 @@ It decides nothing. What the API server refuses is handed to the store, so that 
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from datetime import datetime
 
@@ -28,7 +29,7 @@ from berth.planning.world import Apply, Delete, ModelWorld, Plan, Refusal
 
 logger = logging.getLogger(__name__)
 
-_TERMINATING = "because it is being terminated"
+_IN_TEMPLATE = re.compile(r"(?:\.|\b)spec\.template\.")
 
 
 class StaleDecisionError(Exception):
@@ -132,7 +133,7 @@ class Executor:
                 f"{kind} {name} exists already and is not made by Berth; Berth leaves it alone. "
                 f"Give the Model another metadata.name or remove that {kind}"
             )
-        message = redact(error.message).replace(".spec.template.", "spec.podTemplate.")
+        message = _IN_TEMPLATE.sub("spec.podTemplate.", redact(error.message))
         return f"the API server refuses {kind} {name}: {message}"
 
     async def _delete(self, change: Delete) -> None:
