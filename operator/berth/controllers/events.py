@@ -9,7 +9,7 @@ from datetime import datetime
 
 from berth.api.base import API_VERSION
 from berth.cluster import resources
-from berth.cluster.errors import ApiError, NotFoundError
+from berth.cluster.errors import ApiError, FencedError, NotFoundError
 from berth.cluster.gateway import Gateway
 from berth.planning.redaction import redact
 from berth.planning.world import Note, Subject, format_time
@@ -55,7 +55,7 @@ class EventRecorder:
             self._told[name] = _Told(1)
             while len(self._told) > _REMEMBERED:
                 self._told.popitem(last=False)
-        except ApiError as error:
+        except (ApiError, FencedError) as error:
             logger.warning(
                 "event %s for model %s/%s was not written: %s",
                 note.reason,
