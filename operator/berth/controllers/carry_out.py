@@ -24,6 +24,7 @@ from berth.controllers.store import Key, Store
 from berth.controllers.sweep import WATCHED
 from berth.planning import names
 from berth.planning.equality import differences
+from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
 from berth.planning.world import Apply, Delete, ModelWorld, Plan, Refusal
 
@@ -115,20 +116,22 @@ class Executor:
         return differences({**change.manifest, "metadata": metadata}, applied)
 
     @staticmethod
-    def _refusal_reason(change: Apply, error: ApiError) -> str | None:
+    def _refusal_reason(change: Apply, error: ApiError) -> Reason | None:
         """The status reason for a refusal; None when trying again is all that can be done."""
         if isinstance(error, FieldManagerConflictError):
-            return "NameConflict"
+            return Reason.NAME_CONFLICT
         if isinstance(error, ForbiddenError):
-            return "QuotaExceeded" if "exceeded quota" in error.message else None
+            if error.namespace_is_terminating:
+                return None
+            return Reason.QUOTA_EXCEEDED if error.is_quota else Reason.FORBIDDEN
         if "resourceVersion" not in change.manifest["metadata"] and "immutable" in error.message:
-            return "NameConflict"
-        return "InvalidSpec"
+            return Reason.NAME_CONFLICT
+        return Reason.INVALID_SPEC
 
     @staticmethod
-    def _refusal_message(change: Apply, error: ApiError, reason: str) -> str:
+    def _refusal_message(change: Apply, error: ApiError, reason: Reason) -> str:
         kind, name = change.manifest["kind"], change.manifest["metadata"]["name"]
-        if reason == "NameConflict":
+        if reason is Reason.NAME_CONFLICT:
             return (
                 f"{kind} {name} exists already and is not made by Berth; Berth leaves it alone. "
                 f"Give the Model another metadata.name or remove that {kind}"

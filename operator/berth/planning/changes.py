@@ -7,7 +7,11 @@ from datetime import datetime
 from berth.planning import names
 from berth.planning.equality import differences
 from berth.planning.policy import Policy
+from berth.planning.reasons import Reason
 from berth.planning.world import Apply, Child, Delete, Manifest, Refusal, Subject
+
+_PASSING = (Reason.QUOTA_EXCEEDED, Reason.FORBIDDEN)
+"""Refusals that somebody else than the person who wrote the Model may lift at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +45,23 @@ def plan_changes(
     refused: tuple[str, str] | None = None
     waits: list[float] = []
     wanted_kinds = {manifest["kind"] for manifest in desired}
+    named_alike = [child for kind, child in observed.items() if kind in wanted_kinds]
+    conflicts = [conflict for child in named_alike if (conflict := _foreign(subject, child))]
+    if conflicts:
+        invalid = (Reason.NAME_CONFLICT, conflicts[0])
     for manifest in desired:
         kind = manifest["kind"]
         child, refusal = observed.get(kind), refusals.get(kind)
-        conflict = _foreign(subject, child) if child is not None else None
-        if conflict is not None:
-            invalid = ("NameConflict", conflict)
-            continue
+        if conflicts and (child is None or _foreign(subject, child)):
+            continue  # no server is started that could not be reached under its name
         if refusal is not None and refusal.applied_hash == _hash(manifest):
-            if refusal.reason == "QuotaExceeded":
+            if refusal.reason in _PASSING:
                 refused = (refusal.reason, refusal.message)
             else:
                 invalid = (refusal.reason, refusal.message)
-            left = policy.refusal_interval - (now - refusal.at).total_seconds()
-            if left > 0:
-                waits.append(left)
+            age = (now - refusal.at).total_seconds()
+            if 0 <= age < policy.refusal_interval:
+                waits.append(policy.refusal_interval - age)
                 continue
         write = _apply(subject, manifest, child, stubborn.get(kind))
         if write is not None:
@@ -79,6 +85,8 @@ def _foreign(subject: Subject, child: Child) -> str | None:
         return None  # it is about to go: nothing is written to it meanwhile, see _apply
     if not child.owner_uid and child.model == subject.name:
         return None  # orphaned on purpose: the recreated Model adopts its own
+    if left_by_predecessor(subject, child):
+        return None
     whose = f"controlled by {child.owner_kind} of another owner" if child.owner_uid else "not made by Berth"
     return (
         f"{child.kind} {child.name} exists already and is {whose}; Berth leaves it alone. "
@@ -86,12 +94,17 @@ def _foreign(subject: Subject, child: Child) -> str | None:
     )
 
 
+def left_by_predecessor(subject: Subject, child: Child) -> bool:
+    """Whether it belongs to a deleted Model of the same name: the garbage collector is about to remove it."""
+    return child.owner_kind == "Model" and child.owner_uid != subject.uid and child.model == subject.name
+
+
 def _apply(
     subject: Subject, manifest: Manifest, child: Child | None, stubborn: tuple[str, frozenset[str]] | None
 ) -> Apply | None:
     if child is None:
         return Apply(manifest, force=False)
-    if child.deleting:
+    if child.deleting or left_by_predecessor(subject, child):
         return None
     seen = child.manifest()
     unequal = frozenset(differences(manifest, seen))

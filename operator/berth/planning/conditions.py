@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from berth.api.model_status import Phase
 from berth.planning.failures import Failure
+from berth.planning.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,8 @@ class Facts:
     generation: int
     wanted: int
     """Replicas that should serve; 0 when the Model is stopped."""
-    stop_reason: str
-    """Why it is stopped: StoppedByUser, Idle or ScaledToZero; empty when it should run."""
+    stop_reason: Reason | None
+    """Why it is stopped: StoppedByUser, Idle or ScaledToZero; None when it should run."""
     current_ready: int
     """Ready Pods of the wanted template."""
     ready: int
@@ -36,6 +37,8 @@ class Facts:
     unschedulable: str
     """The scheduler's own words."""
     failure: Failure | None
+    hopeful: int
+    """Pods of the wanted template that have a node and no final failure: they may still answer."""
     invalid: tuple[str, str] | None
     """Reason and message of a spec that cannot be carried out."""
     refused: tuple[str, str] | None
@@ -69,7 +72,8 @@ def assess(facts: Facts) -> Verdict:
     for judge in (_invalid, _stopped, _given_up, _serving, _replacing, _recovering, _starting):
         verdict = judge(facts)
         if verdict is not None:
-            return replace(verdict, available=facts.ready > 0)
+            available = facts.ready > 0 and verdict.phase is not Phase.DRAINING  # draining: nothing new is welcome
+            return replace(verdict, available=available)
     raise AssertionError("_starting answers always")
 
 
@@ -79,37 +83,39 @@ def _invalid(facts: Facts) -> Verdict | None:
     reason, message = facts.invalid
     if facts.ready:
         message += ". The servers of the last valid generation go on"
-    return Verdict(Phase.FAILED, False, reason, message, False, True, False, accepted=reason != "InvalidSpec")
+    return Verdict(Phase.FAILED, False, reason, message, False, True, False, accepted=reason != Reason.INVALID_SPEC)
 
 
 def _stopped(facts: Facts) -> Verdict | None:
-    if not facts.stop_reason:
+    if facts.stop_reason is None:
         return None
     remaining = facts.current + facts.outdated + facts.leaving
     if remaining:
         return _working(Phase.DRAINING, facts.stop_reason, "servers finish their requests and stop", available=False)
     messages = {
-        "StoppedByUser": "stopped by spec.state; set it to Running to start",
-        "ScaledToZero": "spec.replicas is 0; raise it to start",
-        "Idle": "starts when a ModelRoute points at it or someone wakes it",
+        Reason.STOPPED_BY_USER: "stopped by spec.state; set it to Running to start",
+        Reason.SCALED_TO_ZERO: "spec.replicas is 0; raise it to start",
+        Reason.IDLE: "starts when a ModelRoute points at it or someone wakes it",
     }
     return Verdict(Phase.STOPPED, True, facts.stop_reason, messages[facts.stop_reason], False, False, False)
 
 
 def _given_up(facts: Facts) -> Verdict | None:
-    reason, message = "", ""
-    if facts.tripped is not None and not facts.ready:
+    """Given up for this generation, for ever; or just now, because nobody answers and nobody is going to."""
+    if facts.tripped is not None:
         reason, message = facts.tripped
-    elif facts.failure is not None and facts.failure.final and not facts.ready:
+    elif facts.failure is not None and facts.failure.final and not facts.ready and not facts.hopeful:
         reason, message = facts.failure.reason, facts.failure.message
-    return Verdict(Phase.FAILED, False, reason, message, False, True, False) if reason else None
+    else:
+        return None
+    return Verdict(Phase.FAILED, False, reason, message, False, True, False)
 
 
 def _serving(facts: Facts) -> Verdict | None:
     if facts.current_ready < facts.wanted or facts.outdated:
         return None
     message = "answers" if facts.wanted == 1 else f"all {facts.wanted} replicas answer"
-    return Verdict(Phase.READY, True, "Serving", message, False, False, True)
+    return Verdict(Phase.READY, True, Reason.SERVING, message, False, False, True)
 
 
 def _progress(facts: Facts) -> tuple[str, str]:
@@ -119,12 +125,12 @@ def _progress(facts: Facts) -> tuple[str, str]:
     if facts.refused is not None:
         return facts.refused
     if facts.unschedulable:
-        return "Unschedulable", facts.unschedulable
+        return Reason.UNSCHEDULABLE, facts.unschedulable
     if facts.started:
-        return "LoadingWeights", "the server process runs and loads the weights"
+        return Reason.LOADING_WEIGHTS, "the server process runs and loads the weights"
     if facts.scheduled:
-        return "ContainerCreating", "the node pulls the image and mounts the volumes"
-    return "Creating", "the Pods are being created"
+        return Reason.CONTAINER_CREATING, "the node pulls the image and mounts the volumes"
+    return Reason.CREATING, "the Pods are being created"
 
 
 def _replacing(facts: Facts) -> Verdict | None:
@@ -133,12 +139,12 @@ def _replacing(facts: Facts) -> Verdict | None:
     if facts.ready:
         reason, message = _progress(facts)
         done = f"{facts.current_ready} of {facts.wanted} replicas are new, {facts.outdated} old"
-        known = reason in ("Creating", "ContainerCreating", "LoadingWeights")
-        return _working(Phase.UPDATING, "RollingOut" if known else reason, done if known else f"{done}. {message}", available=True)
+        if reason in (Reason.CREATING, Reason.CONTAINER_CREATING, Reason.LOADING_WEIGHTS):
+            return _working(Phase.UPDATING, Reason.ROLLING_OUT, done, available=True)
+        return _working(Phase.UPDATING, reason, f"{done}. {_sentence(message)}", available=True)
     if not facts.current:
-        return _working(
-            Phase.DRAINING, "Replacing", "the old server finishes its requests, then the new one starts", available=False
-        )
+        message = "the old server finishes its requests, then the new one starts"
+        return _working(Phase.DRAINING, Reason.REPLACING, message, available=False)
     return None
 
 
@@ -147,17 +153,26 @@ def _recovering(facts: Facts) -> Verdict | None:
     reason, message = _progress(facts)
     if seen_ready:
         done = f"{facts.current_ready} of {facts.wanted} replicas answer"
-        return _working(Phase.DEGRADED, reason, f"{done}. {message[:1].upper()}{message[1:]}", available=True)
+        return _working(Phase.DEGRADED, reason, f"{done}. {_sentence(message)}", available=True)
     if facts.ready:
         done = f"{facts.current_ready} of {facts.wanted} replicas answer"
-        return _working(Phase.UPDATING, "Scaling" if facts.failure is None else reason, f"{done}. {message}", available=True)
+        reason = Reason.SCALING if facts.failure is None else reason
+        return _working(Phase.UPDATING, reason, f"{done}. {_sentence(message)}", available=True)
     return None
+
+
+def _sentence(message: str) -> str:
+    return message[:1].upper() + message[1:]
 
 
 def _starting(facts: Facts) -> Verdict | None:
     reason, message = _progress(facts)
     phase = Phase.LOADING if facts.scheduled else Phase.PENDING
     return _working(phase, reason, message, available=False)
+
+
+CONDITIONS = ("Ready", "Reconciling", "Stalled", "Accepted", "Provisioned", "Admitted", "Available")
+"""The types of the conditions that are Berth's; others may be added by anybody and are left alone."""
 
 
 def stamp(
@@ -173,12 +188,14 @@ def stamp(
     if verdict.stalled:
         wanted.append(("Stalled", True, verdict.reason, verdict.message))
     wanted.append(
-        ("Accepted", True, "Valid", "the spec can be carried out")
+        ("Accepted", True, Reason.VALID, "the spec can be carried out")
         if verdict.accepted
         else ("Accepted", False, verdict.reason, verdict.message)
     )
     wanted.append(
-        ("Available", True, "Serving", "the URL answers") if verdict.available else ("Available", False, "NotServing", "no server answers")
+        ("Available", True, Reason.SERVING, "the URL answers")
+        if verdict.available
+        else ("Available", False, Reason.NOT_SERVING, "no server takes requests")
     )
     before = {condition["type"]: condition for condition in previous}
     stamped: list[dict[str, object]] = []
@@ -190,11 +207,10 @@ def stamp(
             {
                 "type": kind,
                 "status": status,
-                "reason": reason,
+                "reason": str(reason),
                 "message": message,
                 "lastTransitionTime": since,
                 "observedGeneration": generation,
             }
         )
     return stamped
-

@@ -2,7 +2,10 @@
 
 
 class InvalidSpecError(ValueError):
-    """A field of the spec that Berth cannot carry out: `field` is its path, the message one sentence with the way out."""
+    """A field of the spec that Berth cannot carry out.
+
+    `field` is its path, the message one sentence with the way out.
+    """
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")

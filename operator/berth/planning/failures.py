@@ -6,23 +6,47 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from berth.planning.policy import Policy
+from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
 from berth.planning.world import Container, Pod, Termination
 
 _IMAGE_REASONS = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable", "SignatureValidationFailed"}
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
 )
 _CUDA_OUT_OF_MEMORY = re.compile(r"(?i)cuda[^\n]{0,80}out of memory|torch\.OutOfMemoryError|cudaMalloc failed")
-_MISSING_SECRET = re.compile(r'secret "([^"]+)" not found|couldn\'t find key (\S+) in Secret \S*?/?([^/\s]+)$', re.IGNORECASE)
+_MISSING_SECRET = re.compile(r"secret \"[^\"]+\" not found|couldn't find key \S+ in Secret ", re.IGNORECASE)
+_WHOLE_POD = {
+    "Evicted": Reason.EVICTED,
+    "NodeShutdown": Reason.NODE_SHUTDOWN,
+    "Shutdown": Reason.NODE_SHUTDOWN,
+    "Terminated": Reason.NODE_SHUTDOWN,
+    "NodeLost": Reason.NODE_SHUTDOWN,
+    "Preempting": Reason.PREEMPTED,
+    "Preempted": Reason.PREEMPTED,
+    "UnexpectedAdmissionError": Reason.NODE_REJECTED,
+    "NodeAffinity": Reason.NODE_REJECTED,
+    "NodeName": Reason.NODE_REJECTED,
+    "NodePorts": Reason.NODE_REJECTED,
+}
+"""What the kubelet writes into the reason of a Pod that it has ended or refused; also OutOf<resource>."""
 _LAST_LINES = 5
 _LONGEST_MESSAGE = 1000
+_STOPPED_BY_KUBELET = (0, 137, 143)
+"""Exit codes of a server that was told to end: it does so, is killed, or dies of the signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Something wrong with a Pod."""
 
-    reason: str
+    reason: Reason
     message: str
     exit_code: int | None = None
     at: datetime | None = None
@@ -32,25 +56,38 @@ class Failure:
     """Seconds until the patience is spent, when time alone decides."""
 
 
-def diagnose(pod: Pod, startup_timeout: float, policy: Policy, now: datetime) -> Failure | None:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The failure that the status shows already. The kubelet does not say since when an image cannot be pulled, so
+    what was seen first is where patience begins.
+    """
+
+    reason: str
+    at: datetime
+
+
+def diagnose(
+    pod: Pod, startup_timeout: float, policy: Policy, now: datetime, known: Known | None = None
+) -> Failure | None:
     """What is wrong with the Pod at this moment; None when nothing is known to be.
 
     `startup_timeout` is in seconds. A Pod that the scheduler cannot place is no failure: see `unschedulable`.
     """
     if pod.phase == "Failed" and pod.reason:
-        return Failure(pod.reason, redact(pod.message or f"the Pod was ended: {pod.reason}"), at=pod.created_at)
+        return _whole(pod)
     for container in pod.containers:
-        failure = _waiting(pod, container, policy, now) or _ended(container, startup_timeout, policy, now)
+        failure = _waiting(pod, container, policy, now, known) or _ended(pod, container, startup_timeout, policy, now)
         if failure is not None:
             return failure
     return None
 
 
-def worst(failures: Iterable[Failure]) -> Failure | None:
-    """The failure to show of several: a final one first, then the latest."""
+def worst(failures: Iterable[Failure], known: Known | None = None) -> Failure | None:
+    """The failure to show of several: a final one first, then what is shown already, then the latest."""
+    reason = known.reason if known else ""
     return max(
         failures,
-        key=lambda f: (f.final, f.at.timestamp() if f.at else 0.0),
+        key=lambda f: (f.final, f.reason == reason, f.at.timestamp() if f.at else 0.0, f.message),
         default=None,
     )
 
@@ -60,36 +97,68 @@ def unschedulable(pods: Iterable[Pod]) -> str:
     return next((p.unschedulable_message for p in pods if p.unschedulable_message and not p.scheduled), "")
 
 
-def _waiting(pod: Pod, container: Container, policy: Policy, now: datetime) -> Failure | None:
-    reason, message = container.waiting_reason, redact(container.waiting_message)
-    age = (now - pod.created_at).total_seconds() if pod.created_at else 0.0
-    if reason == "InvalidImageName":
-        return Failure("ImagePullFailed", f"{message}. Correct serving.image", at=pod.created_at, final=True)
-    if reason in _IMAGE_REASONS:
-        left = policy.image_pull_patience - age
-        return Failure(
-            "ImagePullFailed",
-            f"{message or 'the image cannot be pulled'}. Check serving.image and, for a private registry, the pull secret",
-            at=pod.created_at,
-            final=left <= 0,
-            look_again=max(left, 0.0),
+def shown(text: str) -> str:
+    """Somebody else's words, fit for a status: without tokens and of bounded length."""
+    text = redact(text)
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 1]}…"
+
+
+def last_lines(ended: Termination) -> str:
+    """The last lines that the container left as its termination message, redacted and of bounded length."""
+    lines = [line.strip() for line in redact(ended.message).splitlines() if line.strip()]
+    return " | ".join(lines[-_LAST_LINES:])[-_LONGEST_MESSAGE:]
+
+
+def _whole(pod: Pod) -> Failure:
+    """A Pod that the kubelet has ended, or never taken. Another one takes its place."""
+    reason = _WHOLE_POD.get(pod.reason, Reason.POD_FAILED)
+    if pod.reason.startswith("OutOf"):
+        reason = Reason.NODE_REJECTED
+    ends = [end for end in map(_end, pod.containers) if end is not None]
+    return Failure(
+        reason, shown(pod.message or f"the Pod was ended: {pod.reason}"), at=max(ends, default=pod.created_at)
+    )
+
+
+def _end(container: Container) -> datetime | None:
+    """When it ended last."""
+    ended = container.terminated or container.last_terminated
+    return ended.finished_at if ended else None
+
+
+def _waiting(pod: Pod, container: Container, policy: Policy, now: datetime, known: Known | None) -> Failure | None:
+    waiting, message = container.waiting_reason, shown(container.waiting_message)
+    if waiting == "InvalidImageName":
+        advice = f"{message}. Correct serving.image"
+        return _patient(Reason.IMAGE_PULL_FAILED, advice, 0, pod, now, known)
+    if waiting in _IMAGE_REASONS:
+        advice = (
+            f"{message or 'the image cannot be pulled'}. "
+            "Check serving.image and, for a private registry, the pull secret"
         )
-    if reason == "CreateContainerConfigError":
-        left = policy.config_patience - age
-        secret = _MISSING_SECRET.search(message)
-        return Failure(
-            "SecretNotFound" if secret else "ConfigurationError",
-            f"{message}. Create it in namespace {pod.namespace}, or correct the reference" if secret else message,
-            at=pod.created_at,
-            final=left <= 0,
-            look_again=max(left, 0.0),
-        )
-    if reason in ("CreateContainerError", "RunContainerError"):
-        return Failure("ContainerStartFailed", message, at=pod.created_at, final=container.restarts >= policy.crash_budget)
+        return _patient(Reason.IMAGE_PULL_FAILED, advice, policy.image_pull_patience, pod, now, known)
+    if waiting == "CreateContainerConfigError":
+        if _MISSING_SECRET.search(message):
+            advice = f"{message}. Create it in namespace {pod.namespace}, or correct the reference"
+            return _patient(Reason.SECRET_NOT_FOUND, advice, policy.config_patience, pod, now, known)
+        return _patient(Reason.CONFIGURATION_ERROR, message, policy.config_patience, pod, now, known)
+    if waiting in ("CreateContainerError", "RunContainerError"):
+        patience = 0 if container.restarts >= policy.crash_budget else policy.config_patience
+        return _patient(Reason.CONTAINER_START_FAILED, message, patience, pod, now, known)
     return None
 
 
-def _ended(container: Container, startup_timeout: float, policy: Policy, now: datetime) -> Failure | None:
+def _patient(reason: Reason, message: str, patience: float, pod: Pod, now: datetime, known: Known | None) -> Failure:
+    """A failure that is final once it has lasted as long as `patience`, counted from when it was first seen."""
+    moments = [pod.created_at, pod.scheduled_since, *map(_end, pod.containers)]
+    began = max(moment for moment in (*moments, now.replace(microsecond=0)) if moment is not None)
+    if known is not None and known.reason == reason and all(m is None or m <= known.at for m in moments):
+        began = known.at
+    left = patience - max(0.0, (now - began).total_seconds())
+    return Failure(reason, message, at=began, final=left <= 0, look_again=left if left > 0 else None)
+
+
+def _ended(pod: Pod, container: Container, startup_timeout: float, policy: Policy, now: datetime) -> Failure | None:
     if container.ready and not container.initial:
         return None
     if container.running_since is not None and not container.started and not container.initial:
@@ -101,48 +170,71 @@ def _ended(container: Container, startup_timeout: float, policy: Policy, now: da
         return None
     if container.running_since is not None and container.started and container.terminated is None:
         return None  # it has recovered from that and answers its probes
-    ran = ended.ran_seconds
-    spent = container.restarts >= policy.crash_budget and (ran is None or ran < policy.crash_run)
+    spent = _spent(pod, container, ended, policy, now)
     if ended.reason == "OOMKilled":
         return Failure(
-            "OutOfMemory",
-            f"container {container.name} needed more host memory than its limit. Raise limits.memory or lower serving.contextLength",
+            Reason.OUT_OF_MEMORY,
+            f"container {container.name} needed more host memory than its limit. "
+            "Raise limits.memory or lower serving.contextLength",
             ended.exit_code,
             ended.finished_at,
             final=spent,
         )
     if _CUDA_OUT_OF_MEMORY.search(ended.message):
         return Failure(
-            "OutOfMemory",
+            Reason.OUT_OF_MEMORY,
             "the GPU has too little memory for this model. Lower serving.contextLength or serving.maxConcurrency, "
             f"or take more or larger GPUs. {last_lines(ended)}",
             ended.exit_code,
             ended.finished_at,
             final=spent,
         )
-    if ran is not None and ended.exit_code in (137, 143) and ran >= startup_timeout and not container.initial:
+    if not container.initial and _never_answered(pod, ended, startup_timeout):
         return _startup_timeout(startup_timeout, ended.finished_at, final=True, exit_code=ended.exit_code)
     lines = last_lines(ended)
     return Failure(
-        "CrashLoop",
-        f"container {container.name} ended with exit code {ended.exit_code}" + (f": {lines}" if lines else " and left no message"),
+        Reason.CRASH_LOOP,
+        f"container {container.name} ended with exit code {ended.exit_code}"
+        + (f": {lines}" if lines else " and left no message"),
         ended.exit_code,
         ended.finished_at,
         final=spent,
     )
 
 
+def _spent(pod: Pod, container: Container, ended: Termination, policy: Policy, now: datetime) -> bool:
+    """Whether the budget of restarts in a row is spent.
+
+    The kubelet counts them over the whole life of the Pod. A Pod that had a restart a month is in no loop when it
+    has one more; it is when the kubelet, too, holds the container back.
+    """
+    if container.restarts < policy.crash_budget:
+        return False
+    ran = ended.ran_seconds
+    if ran is not None and ran >= policy.crash_run:
+        return False
+    age = (now - pod.created_at).total_seconds() if pod.created_at else 0.0
+    return age < container.restarts * policy.crash_run or container.waiting_reason == "CrashLoopBackOff"
+
+
+def _never_answered(pod: Pod, ended: Termination, startup_timeout: float) -> bool:
+    """Whether the kubelet has ended the server because it did not start in time.
+
+    The probe fails for the last time a little before the time is over. A server that was ready and hung later is
+    ended in the same way: its Pod became unready after the server started.
+    """
+    ran = ended.ran_seconds
+    if ran is None or ended.started_at is None or ended.exit_code not in _STOPPED_BY_KUBELET:
+        return False
+    was_ready = pod.unready_since is not None and pod.unready_since > ended.started_at
+    return not was_ready and ran >= startup_timeout - min(5.0, startup_timeout / 4)
+
+
 def _startup_timeout(budget: float, at: datetime | None, *, final: bool, exit_code: int | None = None) -> Failure:
     return Failure(
-        "StartupTimeout",
+        Reason.STARTUP_TIMEOUT,
         f"the server ran for {budget:.0f} s without a healthy answer. Raise health.startupTimeout, or read its log",
         exit_code,
         at,
         final=final,
     )
-
-
-def last_lines(ended: Termination) -> str:
-    """The last lines that the container left as its termination message, redacted and of bounded length."""
-    lines = [line.strip() for line in redact(ended.message).splitlines() if line.strip()]
-    return " | ".join(lines[-_LAST_LINES:])[-_LONGEST_MESSAGE:]

@@ -1,6 +1,6 @@
 """Model + World -> Plan: every decision about one Model starts here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from berth.api.base import duration_seconds
 from berth.api.model import DesiredState, ModelSpec
 from berth.api.model_status import Phase
-from berth.planning.changes import Changes, plan_changes
+from berth.planning.changes import Changes, left_by_predecessor, plan_changes
 from berth.planning.children import (
     ModelIdentity,
     render_deployment,
@@ -21,18 +21,18 @@ from berth.planning.children import (
 )
 from berth.planning.conditions import Facts, Verdict, assess
 from berth.planning.errors import InvalidSpecError
-from berth.planning.failures import Failure, diagnose, unschedulable, worst
-from berth.planning.model_status import build_status, first_status_can_wait, only_words_differ
+from berth.planning.failures import Failure, diagnose, shown, unschedulable, worst
+from berth.planning.model_status import build_status, first_status_can_wait, known_failure, only_words_differ, same
 from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.policy import Policy
+from berth.planning.reasons import BREAKER, Reason
 from berth.planning.rollout import Template, allowed_replicas, choose_strategy, choose_template
-from berth.planning.world import Child, Manifest, ModelWorld, Note, Plan, Pod, Subject
+from berth.planning.world import Child, Manifest, ModelWorld, Note, Plan, Subject
 
 WAKE_ANNOTATION = "berth.dev/wake"
 """Any value wakes an OnDemand Model."""
-BREAKER_REASONS = frozenset({"ImagePullFailed", "CrashLoop", "OutOfMemory", "StartupTimeout", "SecretNotFound",
-                             "ConfigurationError", "ContainerStartFailed"})  # fmt: skip
-"""Failures that a generation is given up for; a change of the spec starts anew."""
+_POD_NEWS = 1.0
+"""Seconds in which a Pod that was made this moment is told by the watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,24 @@ class _Intent:
 
     spec: ModelSpec
     wanted: int
-    stop_reason: str
+    stop_reason: Reason | None
     template: Template
     template_hash: str
+    held: bool
+    """Whether old Pods have to go first."""
     children: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Troubles:
+    """What is wrong with the servers of the wanted template."""
+
+    present: Failure | None
+    """What keeps the Model from being where it should be."""
+    latest: Failure | None
+    """What happened last: also to a Pod whose place another one has taken."""
+    hopeful: int
+    look_again: float | None
 
 
 def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
@@ -52,14 +66,17 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     subject = world.subject
     if subject.deleting:
         return Plan()  # the garbage collector removes the children, with or without an operator
+    world = _without_predecessor(world)
+    tripped = _tripped(subject)
     try:
         spec = ModelSpec.model_validate(subject.spec)
-        tripped = _tripped(subject)
-        intent = _intend(world, spec, tripped, policy, now)
+        intent = _intend(world, spec, tripped, policy)
     except ValidationError as error:
         return _report(world, None, _facts_of_invalid(world, *_first_error(error)), Changes(()), None, now, policy)
     except InvalidSpecError as error:
-        return _report(world, None, _facts_of_invalid(world, error.field, error.message), Changes(()), None, now, policy)
+        return _report(
+            world, None, _facts_of_invalid(world, error.field, error.message), Changes(()), None, now, policy
+        )
     changes = plan_changes(
         subject,
         intent.children,
@@ -69,25 +86,40 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
         policy,
         now,
     )
-    failure = _worst_failure(world.pods, intent, policy, now)
-    facts = _facts(world, intent, changes, failure, tripped)
-    return _report(world, intent, facts, changes, failure, now, policy)
+    troubles = _troubles(world, intent, policy, now)
+    facts = _facts(world, intent, changes, troubles, tripped)
+    return _report(world, intent, facts, changes, troubles, now, policy)
 
 
-def _intend(
-    world: ModelWorld, spec: ModelSpec, tripped: tuple[str, str] | None, policy: Policy, now: datetime
-) -> _Intent:
+def _without_predecessor(world: ModelWorld) -> ModelWorld:
+    """The World in which Pods of a deleted Model of the same name count as outdated, whatever template they have.
+
+    They live on for the time of their drain, and their namesake is often made at once: `kubectl replace --force`.
+    """
+    subject, deployment = world.subject, world.child("Deployment")
+    if deployment is None:
+        born = subject.created_at
+        strangers = [pod for pod in world.pods if born and pod.created_at and pod.created_at < born]
+    else:
+        strangers = list(world.pods) if left_by_predecessor(subject, deployment) else []
+    if not strangers:
+        return world
+    return replace(world, pods=tuple(replace(p, template_hash="") if p in strangers else p for p in world.pods))
+
+
+def _intend(world: ModelWorld, spec: ModelSpec, tripped: tuple[str, str] | None, policy: Policy) -> _Intent:
     subject = world.subject
     wanted, stop_reason = _wanted(spec, subject.annotations)
-    deployment = world.child("Deployment")
-    annotations = deployment.manifest().get("metadata", {}).get("annotations") or {} if deployment else {}
+    child = world.child("Deployment")
+    deployment = child.manifest() if child else None
     fresh = render_pod_template(subject.name, subject.namespace, spec, policy.render)
-    template = choose_template(fresh, template_inputs(spec), annotations, spec.rollout.on_upgrade)
+    template = choose_template(fresh, template_inputs(spec), deployment, spec.rollout.on_upgrade)
     digest = template_hash(template.body)
     strategy, _ = choose_strategy(spec)
-    replicas = allowed_replicas(wanted, strategy, digest, world.pods)
-    given_up = tripped is not None or _final_failure(world.pods, digest, spec, policy, now)
-    if given_up and not any(pod.ready and not pod.deleting for pod in world.pods):
+    replicas = allowed_replicas(wanted, strategy, digest, world.pods, deployment)
+    held = replicas < wanted
+    if tripped is not None:
+        # Only once the status says so: the Pods are the evidence, and a crash in between must not lose both.
         replicas = 0
     identity = ModelIdentity(subject.namespace, subject.name, subject.uid)
     budget = render_disruption_budget(identity, spec) if wanted > 1 else None
@@ -97,43 +129,53 @@ def _intend(
         *([budget] if budget else []),
         render_deployment(identity, spec, template.body, replicas=replicas, strategy=strategy),
     ]
-    return _Intent(spec, wanted, stop_reason, template, digest, tuple(children))
+    return _Intent(spec, wanted, stop_reason, template, digest, held, tuple(children))
 
 
-def _wanted(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[int, str]:
+def _wanted(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[int, Reason | None]:
     """Replicas that should serve, and the reason for none."""
     if spec.state is DesiredState.STOPPED:
-        return 0, "StoppedByUser"
+        return 0, Reason.STOPPED_BY_USER
     if spec.state is DesiredState.ON_DEMAND and WAKE_ANNOTATION not in annotations:
-        return 0, "Idle"
+        return 0, Reason.IDLE
     if spec.replicas == 0:
-        return 0, "ScaledToZero"
-    return spec.replicas, ""
+        return 0, Reason.SCALED_TO_ZERO
+    return spec.replicas, None
 
 
 def _tripped(subject: Subject) -> tuple[str, str] | None:
     """The failure that this very generation was given up for; it is remembered in the status, so in the cluster."""
     for condition in subject.status.get("conditions") or ():
-        if condition["type"] == "Stalled" and condition["status"] == "True" and condition["reason"] in BREAKER_REASONS:
-            if condition.get("observedGeneration") == subject.generation:
-                return condition["reason"], condition["message"]
+        stalled = condition["type"] == "Stalled" and condition["status"] == "True"
+        present = condition.get("observedGeneration") == subject.generation
+        if stalled and present and condition["reason"] in BREAKER:
+            return condition["reason"], condition["message"]
     return None
 
 
-def _final_failure(pods: Sequence[Pod], digest: str, spec: ModelSpec, policy: Policy, now: datetime) -> bool:
-    startup = duration_seconds(spec.health.startup_timeout)
-    failures = (diagnose(pod, startup, policy, now) for pod in pods if pod.template_hash == digest and not pod.deleting)
-    return any(failure is not None and failure.final for failure in failures)
-
-
-def _worst_failure(pods: Sequence[Pod], intent: _Intent, policy: Policy, now: datetime) -> Failure | None:
+def _troubles(world: ModelWorld, intent: _Intent, policy: Policy, now: datetime) -> _Troubles:
     startup = duration_seconds(intent.spec.health.startup_timeout)
-    current = [pod for pod in pods if pod.template_hash == intent.template_hash and not pod.deleting]
-    return worst(f for f in (diagnose(pod, startup, policy, now) for pod in current) if f is not None)
+    known = known_failure(world.subject.status)
+    living: list[Failure] = []
+    dead: list[Failure] = []
+    places = hopeful = 0
+    for pod in world.pods:
+        if pod.template_hash != intent.template_hash or pod.deleting:
+            continue
+        failure = diagnose(pod, startup, policy, now, known)
+        if failure is not None:
+            (living if pod.living else dead).append(failure)
+        places += pod.living
+        hopeful += pod.living and pod.scheduled and not (failure is not None and failure.final)
+    present, past = worst(living, known), worst(dead, known)
+    if present is None and places < intent.wanted:
+        present = past  # nobody has taken the place yet
+    waits = [failure.look_again for failure in living if failure.look_again is not None]
+    return _Troubles(present, present or past, hopeful, min(waits, default=None))
 
 
 def _facts(
-    world: ModelWorld, intent: _Intent, changes: Changes, failure: Failure | None, tripped: tuple[str, str] | None
+    world: ModelWorld, intent: _Intent, changes: Changes, troubles: _Troubles, tripped: tuple[str, str] | None
 ) -> Facts:
     living = [pod for pod in world.pods if pod.living]
     staying = [pod for pod in living if not pod.deleting]
@@ -151,11 +193,12 @@ def _facts(
         started=any(pod.server is not None and pod.server.running_since is not None for pod in current),
         scheduled=any(pod.scheduled for pod in current),
         unschedulable=unschedulable(current),
-        failure=failure,
+        failure=troubles.present,
+        hopeful=troubles.hopeful,
         invalid=changes.invalid,
         refused=changes.refused or _replica_failure(world.child("Deployment")),
         tripped=tripped,
-        was=Phase(status.get("phase", Phase.PENDING)),
+        was=_phase(status),
         was_generation=status.get("observedGeneration", -1),
     )
 
@@ -166,7 +209,7 @@ def _facts_of_invalid(world: ModelWorld, field: str, message: str) -> Facts:
     return Facts(
         generation=world.subject.generation,
         wanted=0,
-        stop_reason="",
+        stop_reason=None,
         current_ready=0,
         ready=sum(pod.ready and not pod.deleting for pod in world.pods),
         current=0,
@@ -176,12 +219,19 @@ def _facts_of_invalid(world: ModelWorld, field: str, message: str) -> Facts:
         scheduled=False,
         unschedulable="",
         failure=None,
-        invalid=("InvalidSpec", f"{field}: {message}"),
+        hopeful=0,
+        invalid=(Reason.INVALID_SPEC, shown(f"{field}: {message}")),
         refused=None,
         tripped=None,
-        was=Phase(status.get("phase", Phase.PENDING)),
+        was=_phase(status),
         was_generation=status.get("observedGeneration", -1),
     )
+
+
+def _phase(status: Mapping[str, Any]) -> Phase:
+    """The phase that is shown; one that this version of Berth does not know says nothing to it."""
+    shown_phase = status.get("phase", Phase.PENDING)
+    return Phase(shown_phase) if shown_phase in set(Phase) else Phase.PENDING
 
 
 def _first_error(error: ValidationError) -> tuple[str, str]:
@@ -195,8 +245,8 @@ def _replica_failure(deployment: Child | None) -> tuple[str, str] | None:
         return None
     for condition in (deployment.manifest().get("status") or {}).get("conditions") or ():
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            message = condition.get("message", "")
-            return ("QuotaExceeded" if "exceeded quota" in message else "PodsRefused"), message
+            message = shown(condition.get("message", ""))
+            return (Reason.QUOTA_EXCEEDED if "exceeded quota" in message else Reason.PODS_REFUSED), message
     return None
 
 
@@ -205,35 +255,39 @@ def _report(
     intent: _Intent | None,
     facts: Facts,
     changes: Changes,
-    failure: Failure | None,
+    troubles: _Troubles | None,
     now: datetime,
     policy: Policy,
 ) -> Plan:
     """The status to write, the Events to tell and when to look again."""
     subject = world.subject
     verdict = assess(facts)
-    waits = [wait for wait in (changes.look_again, failure.look_again if failure else None) if wait is not None]
-    status: dict[str, Any] | None = build_status(
+    waits = [wait for wait in (changes.look_again, troubles.look_again if troubles else None) if wait is not None]
+    status = build_status(
         subject,
         intent.spec if intent else None,
         verdict,
         facts,
         world.pods,
+        troubles.latest if troubles else None,
         intent.template.upgrade_available if intent else bool(subject.status.get("upgradeAvailable")),
         now,
     )
-    if status == subject.status:
-        status = None
-    elif status is not None:
+    if intent is not None and intent.held and not facts.outdated:
+        waits.append(_POD_NEWS)  # no Pod whose end would be told has been seen
+    plan = Plan(changes=changes.writes)
+    if not same(status, subject.status):
         wait = _status_wait(world, verdict, status, now, policy)
         if wait is not None:
-            status = None
             waits.append(wait)
-    plan = Plan(changes=changes.writes, status=status, look_again=min(waits, default=None))
-    was = facts.was
-    if status is not None and was is not verdict.phase:
-        plan = replace(plan, transition=(was, verdict.phase, verdict.reason), notes=_notes(verdict))
-    return plan
+        else:
+            plan = replace(plan, status=status)
+            if facts.was is not verdict.phase:
+                transition = (facts.was, verdict.phase, verdict.reason)
+                plan = replace(plan, transition=transition, notes=_notes(verdict))
+            if verdict.stalled and verdict.reason in BREAKER:
+                waits.append(0.0)  # the servers are stopped once the status says why
+    return replace(plan, look_again=min(waits, default=None))
 
 
 def _status_wait(
@@ -243,7 +297,7 @@ def _status_wait(
     subject = world.subject
     if first_status_can_wait(subject.status, verdict):
         age = (now - subject.created_at).total_seconds() if subject.created_at else 0.0
-        if age < policy.first_status_patience:
+        if 0 <= age < policy.first_status_patience:
             return policy.first_status_patience - age
     if world.status_written_at is not None and only_words_differ(subject.status, status):
         since = (now - world.status_written_at).total_seconds()
@@ -268,5 +322,3 @@ def _notes(verdict: Verdict) -> tuple[Note, ...]:
         return ()
     reason = verdict.reason if verdict.phase in (Phase.FAILED, Phase.DEGRADED) else verdict.phase.value
     return (Note(kind, reason, verdict.message),)
-
-

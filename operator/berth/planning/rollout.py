@@ -7,6 +7,7 @@ from typing import Any
 
 from berth.api.model import ModelSpec, RolloutStrategy, UpgradePolicy
 from berth.planning import names
+from berth.planning.children import template_hash
 from berth.planning.world import Pod
 
 
@@ -19,22 +20,31 @@ class Template:
 
 
 def choose_template(
-    fresh: dict[str, Any], inputs: str, deployment_annotations: Mapping[str, str], policy: UpgradePolicy
+    fresh: dict[str, Any], inputs: str, deployment: Mapping[str, Any] | None, policy: UpgradePolicy
 ) -> Template:
     """The template that was rendered before while its inputs stay, so that an upgrade of Berth restarts no Pod.
 
-    `inputs` is the hash of what `fresh` was rendered from; the annotations are those of the observed Deployment.
+    `inputs` is the hash of what `fresh` was rendered from; `deployment` is the observed one. A template in its
+    annotation that is not the one its Pods are marked with was edited by somebody, and is rendered anew.
     """
-    kept = deployment_annotations.get(names.POD_TEMPLATE_ANNOTATION)
-    if not kept or deployment_annotations.get(names.TEMPLATE_INPUTS_ANNOTATION) != inputs:
+    annotations = ((deployment or {}).get("metadata") or {}).get("annotations") or {}
+    if annotations.get(names.TEMPLATE_INPUTS_ANNOTATION) != inputs:
         return Template(fresh, False)
     try:
-        previous = json.loads(kept)
+        previous = json.loads(annotations.get(names.POD_TEMPLATE_ANNOTATION, ""))
     except ValueError:
-        return Template(fresh, False)  # someone edited the annotation: render anew
-    if previous == fresh or policy is UpgradePolicy.AUTOMATIC:
+        return Template(fresh, False)
+    if previous == fresh or policy is UpgradePolicy.AUTOMATIC or template_hash(previous) != _mark(deployment):
         return Template(fresh, False)
     return Template(previous, True)
+
+
+def _mark(deployment: Mapping[str, Any] | None) -> str:
+    """The hash on the Pods that the Deployment makes."""
+    found: Any = deployment
+    for field in ("spec", "template", "metadata", "labels", names.TEMPLATE_HASH_LABEL):
+        found = (found or {}).get(field)
+    return found or ""
 
 
 def choose_strategy(spec: ModelSpec) -> tuple[RolloutStrategy, str]:
@@ -50,13 +60,24 @@ def choose_strategy(spec: ModelSpec) -> tuple[RolloutStrategy, str]:
     return RolloutStrategy.SURGE, "no GPU is needed"
 
 
-def allowed_replicas(wanted: int, strategy: RolloutStrategy, template_hash: str, pods: Sequence[Pod]) -> int:
-    """Replicas that the Deployment may have now.
+def allowed_replicas(
+    wanted: int,
+    strategy: RolloutStrategy,
+    template_hash: str,
+    pods: Sequence[Pod],
+    deployment: Mapping[str, Any] | None = None,
+) -> int:
+    """Replicas that the Deployment may have now; `deployment` is the observed one.
 
     A single replica is replaced in place in two steps: the new template with no replica, then, when every old
-    Pod is gone with its GPU, one replica. The step follows from the Pods alone, so it survives a restart.
+    Pod is gone with its GPU, one replica. The step follows from what is observed, so it survives a restart. The
+    first step is taken for a Deployment of the old template even when none of its Pods has been seen: it may have
+    made one this moment.
     """
     if wanted == 1 and strategy is RolloutStrategy.IN_PLACE:
-        outdated = any(pod.living and pod.template_hash != template_hash for pod in pods)
-        return 0 if outdated else 1
+        if any(pod.living and pod.template_hash != template_hash for pod in pods):
+            return 0
+        replicas = ((deployment or {}).get("spec") or {}).get("replicas")
+        if replicas and _mark(deployment) not in ("", template_hash):
+            return 0
     return wanted

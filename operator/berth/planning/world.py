@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,9 @@ from berth.planning import names
 
 Manifest = dict[str, Any]
 
+_NO_NODE = ("Unschedulable", "SchedulingGated")
+"""Reasons of the condition PodScheduled. Gates are how queues such as Kueue hold Pods back."""
+
 
 def parse_time(text: str | None) -> datetime | None:
     """The time that the API server wrote, or None for None."""
@@ -20,7 +23,7 @@ def parse_time(text: str | None) -> datetime | None:
 
 def format_time(moment: datetime) -> str:
     """A time as the API server writes it: UTC, whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +80,13 @@ class Pod:
     created_at: datetime | None
     deleting: bool
     scheduled: bool
+    scheduled_since: datetime | None
     unschedulable_message: str
     """The scheduler's own words; empty when it has said nothing."""
     ready: bool
     ready_since: datetime | None
+    unready_since: datetime | None
+    """Since when it is not ready: since it has a node, if it never was."""
     containers: tuple[Container, ...]
 
     @property
@@ -150,9 +156,11 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
         created_at=parse_time(metadata.get("creationTimestamp")),
         deleting="deletionTimestamp" in metadata,
         scheduled=scheduled.get("status") == "True" or bool((manifest.get("spec") or {}).get("nodeName")),
-        unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        scheduled_since=parse_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
+        unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") in _NO_NODE else "",
         ready=is_ready,
         ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
+        unready_since=None if is_ready else parse_time(ready.get("lastTransitionTime")),
         containers=(
             *(_container(c, initial=True) for c in status.get("initContainerStatuses") or ()),
             *(_container(c, initial=False) for c in status.get("containerStatuses") or ()),
@@ -237,7 +245,7 @@ class Refusal:
     kind: str
     name: str
     reason: str
-    """A reason for status: NameConflict, InvalidSpec or QuotaExceeded."""
+    """A reason for status: NameConflict, InvalidSpec, QuotaExceeded or Forbidden."""
     message: str
     applied_hash: str
     """Hash of the manifest that was refused."""

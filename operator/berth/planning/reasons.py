@@ -1,0 +1,151 @@
+"""Every reason that Berth gives in a status, an Event or a log line: one word for programs, explained for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The reasons of conditions and of `lastFailure`."""
+
+    # as declared
+    SERVING = "Serving"
+    STOPPED_BY_USER = "StoppedByUser"
+    SCALED_TO_ZERO = "ScaledToZero"
+    IDLE = "Idle"
+    VALID = "Valid"
+    NOT_SERVING = "NotServing"
+    # under way
+    CREATING = "Creating"
+    UNSCHEDULABLE = "Unschedulable"
+    CONTAINER_CREATING = "ContainerCreating"
+    LOADING_WEIGHTS = "LoadingWeights"
+    ROLLING_OUT = "RollingOut"
+    REPLACING = "Replacing"
+    SCALING = "Scaling"
+    # refused
+    INVALID_SPEC = "InvalidSpec"
+    NAME_CONFLICT = "NameConflict"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    FORBIDDEN = "Forbidden"
+    PODS_REFUSED = "PodsRefused"
+    # wrong with a server
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - no secret
+    CONFIGURATION_ERROR = "ConfigurationError"
+    CONTAINER_START_FAILED = "ContainerStartFailed"
+    CRASH_LOOP = "CrashLoop"
+    OUT_OF_MEMORY = "OutOfMemory"
+    STARTUP_TIMEOUT = "StartupTimeout"
+    # wrong with a Pod as a whole
+    EVICTED = "Evicted"
+    NODE_SHUTDOWN = "NodeShutdown"
+    PREEMPTED = "Preempted"
+    NODE_REJECTED = "NodeRejected"
+    POD_FAILED = "PodFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a reason means, in a sentence, and what a person can do; empty when there is nothing to do."""
+
+    meaning: str
+    remedy: str = ""
+
+
+EXPLANATIONS: Mapping[Reason, Explanation] = {
+    Reason.SERVING: Explanation("Every replica answers."),
+    Reason.STOPPED_BY_USER: Explanation(
+        "`spec.state` is Stopped, and no server is left.", "Set `spec.state` to Running to start it."
+    ),
+    Reason.SCALED_TO_ZERO: Explanation("`spec.replicas` is 0, and no server is left.", "Raise `spec.replicas`."),
+    Reason.IDLE: Explanation(
+        "The Model is OnDemand, and nothing asks for it.", "Point a ModelRoute at it, or wake it with `kubectl model`."
+    ),
+    Reason.VALID: Explanation("Berth can carry out the spec."),
+    Reason.NOT_SERVING: Explanation("No server answers.", "The reason of the condition Ready says why."),
+    Reason.CREATING: Explanation(
+        "The Deployment is made, and its Pods are about to be.",
+        "When it stays so, look at the Events of the Deployment's ReplicaSet.",
+    ),
+    Reason.UNSCHEDULABLE: Explanation(
+        "No node has room for a Pod; the message has the scheduler's own words.",
+        "Free GPUs, CPU or memory, add a node, or ask for less in `gpus`, `limits` and `requests`.",
+    ),
+    Reason.CONTAINER_CREATING: Explanation(
+        "A node pulls the image and mounts the volumes.",
+        "When it takes longer than the image is large, look at the Events of the Pod.",
+    ),
+    Reason.LOADING_WEIGHTS: Explanation("The server process runs, and does not answer its health check yet."),
+    Reason.ROLLING_OUT: Explanation("New servers start while old ones answer."),
+    Reason.REPLACING: Explanation("The old server ends first, because the new one needs its place."),
+    Reason.SCALING: Explanation("Some replicas answer, and more are starting."),
+    Reason.INVALID_SPEC: Explanation(
+        "The spec asks for what cannot be carried out; the message names the field.", "Correct the field."
+    ),
+    Reason.NAME_CONFLICT: Explanation(
+        "An object with the name of the Model exists already and belongs to somebody else. Berth leaves it alone.",
+        "Give the Model another `metadata.name`, or remove that object.",
+    ),
+    Reason.QUOTA_EXCEEDED: Explanation(
+        "A ResourceQuota of the namespace does not leave enough.", "Ask for less, or have the quota raised."
+    ),
+    Reason.FORBIDDEN: Explanation(
+        "The API server does not let Berth make an object: its own rights, or an admission policy of the cluster.",
+        "The message names the right or the policy. Berth tries again by itself.",
+    ),
+    Reason.PODS_REFUSED: Explanation(
+        "The API server takes the Deployment but not its Pods, for example because of the namespace's Pod Security.",
+        "The message says what is refused.",
+    ),
+    Reason.IMAGE_PULL_FAILED: Explanation(
+        "The node cannot pull an image.",
+        "Check `serving.image`, and the pull secret of a private registry. A change of the spec starts anew.",
+    ),
+    Reason.SECRET_NOT_FOUND: Explanation(
+        "A Secret, or a key in it, does not exist.", "Create it in the Model's namespace, or correct the reference."
+    ),
+    Reason.CONFIGURATION_ERROR: Explanation(
+        "A container cannot be configured, for example because a ConfigMap does not exist.",
+        "The message says what is missing.",
+    ),
+    Reason.CONTAINER_START_FAILED: Explanation(
+        "The container runtime cannot start a container.", "The message has its words; check command and image."
+    ),
+    Reason.CRASH_LOOP: Explanation(
+        "A container keeps ending; the message has its last lines.",
+        "Read its log with `kubectl logs --previous`. A change of the spec starts anew.",
+    ),
+    Reason.OUT_OF_MEMORY: Explanation(
+        "A server ran out of host memory or GPU memory; the message says which.",
+        "Raise `limits.memory`, lower `serving.contextLength` or `maxConcurrency`, or take more or larger GPUs.",
+    ),
+    Reason.STARTUP_TIMEOUT: Explanation(
+        "A server ran for `health.startupTimeout` without a healthy answer.",
+        "Raise `health.startupTimeout` for large weights on slow disks, or read the server's log.",
+    ),
+    Reason.EVICTED: Explanation(
+        "The node ended a Pod because it ran short of memory or disk. Another one takes its place.",
+        "Set `limits` so that the scheduler knows what a server needs.",
+    ),
+    Reason.NODE_SHUTDOWN: Explanation("The node was shut down. Another Pod takes the place."),
+    Reason.PREEMPTED: Explanation("The scheduler ended a Pod in favour of a more important one."),
+    Reason.NODE_REJECTED: Explanation(
+        "The node did not take a Pod that was bound to it, often because its GPUs were not registered yet.",
+        "Look at the device plugin of the node when it goes on.",
+    ),
+    Reason.POD_FAILED: Explanation("A Pod ended as a whole; the message says why."),
+}
+
+BREAKER = frozenset(
+    {
+        Reason.IMAGE_PULL_FAILED,
+        Reason.SECRET_NOT_FOUND,
+        Reason.CONFIGURATION_ERROR,
+        Reason.CONTAINER_START_FAILED,
+        Reason.CRASH_LOOP,
+        Reason.OUT_OF_MEMORY,
+        Reason.STARTUP_TIMEOUT,
+    }
+)
+"""Failures that a generation is given up for; a change of the spec starts anew."""
