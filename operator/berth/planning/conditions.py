@@ -176,11 +176,16 @@ CONDITIONS = ("Ready", "Reconciling", "Stalled", "Accepted", "Provisioned", "Adm
 
 
 def stamp(
-    verdict: Verdict, generation: int, previous: Sequence[dict[str, object]], now: str
+    verdict: Verdict,
+    generation: int,
+    previous: Sequence[dict[str, object]],
+    now: str,
+    notes: Sequence[str] = (),
 ) -> list[dict[str, object]]:
     """The conditions as they are written: times are kept where the status of a condition has not changed.
 
-    `now` is RFC 3339. Reconciling and Stalled are present only while true, as kstatus wants it.
+    `now` is RFC 3339; `notes` are sentences that a person who chose this backend should read. Reconciling and
+    Stalled are present only while true, as kstatus wants it.
     """
     wanted: list[tuple[str, bool, str, str]] = [("Ready", verdict.ready, verdict.reason, verdict.message)]
     if verdict.reconciling:
@@ -188,7 +193,7 @@ def stamp(
     if verdict.stalled:
         wanted.append(("Stalled", True, verdict.reason, verdict.message))
     wanted.append(
-        ("Accepted", True, Reason.VALID, "the spec can be carried out")
+        ("Accepted", True, Reason.VALID, ". ".join(("the spec can be carried out", *notes)))
         if verdict.accepted
         else ("Accepted", False, verdict.reason, verdict.message)
     )

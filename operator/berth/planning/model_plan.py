@@ -27,7 +27,7 @@ from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.policy import Policy
 from berth.planning.reasons import BREAKER, Reason
 from berth.planning.rollout import Template, allowed_replicas, choose_strategy, choose_template
-from berth.planning.world import Child, Manifest, ModelWorld, Note, Plan, Subject
+from berth.planning.world import Child, Manifest, ModelWorld, Note, Plan, Subject, parse_time
 
 WAKE_ANNOTATION = "berth.dev/wake"
 """Any value wakes an OnDemand Model."""
@@ -294,9 +294,11 @@ def _status_wait(
     world: ModelWorld, verdict: Verdict, status: Mapping[str, Any], now: datetime, policy: Policy
 ) -> float | None:
     """Seconds that a status write may wait; None when it is due."""
-    subject = world.subject
+    subject, deployment = world.subject, world.child("Deployment")
     if first_status_can_wait(subject.status, verdict):
-        age = (now - subject.created_at).total_seconds() if subject.created_at else 0.0
+        # Counted from the Deployment: among a thousand new Models a Model may have waited long for its turn.
+        made = parse_time(deployment.manifest()["metadata"].get("creationTimestamp")) if deployment else None
+        age = (now - made).total_seconds() if made else 0.0
         if 0 <= age < policy.first_status_patience:
             return policy.first_status_patience - age
     if world.status_written_at is not None and only_words_differ(subject.status, status):

@@ -6,6 +6,7 @@ from typing import Any
 
 from berth.api.model import ModelSpec
 from berth.api.model_status import Phase
+from berth.backends.registry import backend_for
 from berth.planning import names
 from berth.planning.conditions import CONDITIONS, Facts, Verdict, stamp
 from berth.planning.failures import Failure, Known
@@ -33,10 +34,11 @@ def build_status(
     previous = subject.status
     living = [pod for pod in pods if pod.living]
     ready = facts.ready
+    notes = backend_for(spec.backend).notes if spec else ()
     status: dict[str, Any] = {
         "observedGeneration": subject.generation,
         "phase": verdict.phase.value,
-        "conditions": stamp(verdict, subject.generation, previous.get("conditions") or (), format_time(now)),
+        "conditions": stamp(verdict, subject.generation, previous.get("conditions") or (), format_time(now), notes),
         "selector": ",".join(f"{key}={value}" for key, value in sorted(names.server_selector(subject.name).items())),
         "replicas": sum(not pod.deleting for pod in living),
         "readyReplicas": ready,

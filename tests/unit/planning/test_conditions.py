@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.api.model_status import Condition, Phase
-from berth.planning.conditions import Facts, assess, stamp
+from berth.planning.conditions import Facts, Verdict, assess, stamp
+from berth.planning.reasons import Reason
 from support.kstatus import kstatus
 from unit.planning import strategies
 
@@ -103,3 +104,11 @@ def test_every_condition_says_which_generation_it_is_about(facts: Facts, generat
 @given(strategies.facts())
 def test_some_conditions_are_always_there(kind: str, facts: Facts) -> None:
     assert kind in statuses(written(facts))
+
+
+def test_a_backend_that_needs_more_rights_says_so_in_the_condition_accepted() -> None:
+    verdict = Verdict(Phase.READY, True, Reason.SERVING, "answers", False, False, True)
+    accepted = next(
+        c for c in stamp(verdict, 1, (), "2026-01-01T00:00:00Z", ("TGI runs as root",)) if c["type"] == "Accepted"
+    )
+    assert accepted["message"] == "the spec can be carried out. TGI runs as root"
