@@ -399,7 +399,7 @@ pods = st.builds(
 knowns = st.none() | st.builds(
     Known,
     st.sampled_from([str(reason) for reason in Reason]),
-    st.floats(-100, 9000).map(lambda s: NOW - timedelta(seconds=s)),
+    st.integers(-100, 9000).map(lambda seconds: NOW - timedelta(seconds=seconds)),
 )
 
 
