@@ -1,0 +1,64 @@
+"""What tests with real servers share: a namespace with weights, an operator, and requests from the machine itself."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tinymodel
+from support.kube import Cluster, eventually
+from support.models import Served
+from support.operator_process import ROOT, OperatorProcess, grant
+
+LLAMA_IMAGE = "localhost/llama-server:11669"
+WEIGHTS = "quickstart-weights"
+
+
+@pytest.fixture(scope="session")
+def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A restricted namespace whose claim `quickstart-weights` has tiny.gguf, with an operator of little patience."""
+    namespace = f"t-{uuid.uuid4().hex[:8]}"
+    folder = tmp_path_factory.mktemp("served")
+    cluster.kubectl("create", "namespace", namespace)
+    cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    eventually(lambda: cluster.get("serviceaccount", "default", namespace), 30, "the default ServiceAccount")
+    grant(cluster, namespace)
+    _put_weights(cluster, namespace, folder)
+    operator = OperatorProcess(
+        cluster,
+        namespace,
+        folder,
+        *("--image", f"llamacpp={LLAMA_IMAGE}"),
+        *("--crash-budget", "2", "--image-pull-patience", "5", "--config-patience", "60", "--refusal-interval", "2"),
+    )
+    try:
+        yield Served(cluster, namespace, operator.start())
+    finally:
+        operator.stop()
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def _put_weights(cluster: Cluster, namespace: str, folder: Path) -> None:
+    """As hack/demo does it: a tiny model in a ConfigMap, which a Job copies onto the claim."""
+    weights = folder / "tiny.gguf"
+    tinymodel.write(weights)
+    cluster.kubectl("-n", namespace, "create", "configmap", WEIGHTS, f"--from-file={weights}")
+    documents = list(yaml.safe_load_all((ROOT / "examples/quickstart-weights.yaml").read_text()))
+    for container in documents[1]["spec"]["template"]["spec"]["containers"]:
+        container["image"] = "localhost/busybox:1"
+    cluster.apply(*documents, namespace=namespace)
+    cluster.kubectl("-n", namespace, "wait", "--for=condition=Complete", f"job/{WEIGHTS}", "--timeout=60s")
+    cluster.kubectl("-n", namespace, "delete", "job", WEIGHTS)
+
+
+@pytest.fixture
+def name(served: Served) -> Iterator[str]:
+    """A name for the Model of a test; the Model is gone, with its Pods, when the test is over."""
+    chosen = f"m-{uuid.uuid4().hex[:8]}"
+    yield chosen
+    where, namespace = served.cluster, served.namespace
+    where.kubectl("-n", namespace, "delete", "model", chosen, "--ignore-not-found", "--wait=false")
+    selector = f"berth.dev/model={chosen}"
+    where.kubectl("-n", namespace, "delete", "pod", "-l", selector, "--grace-period=1", "--wait=false")
