@@ -261,6 +261,16 @@ def test_the_new_template_is_written_with_the_step_to_zero(serving: Simulation) 
     assert template["image"] == "server:2"
 
 
+def test_a_pod_that_nobody_has_seen_yet_is_given_a_moment(cluster: Simulation) -> None:
+    """The Deployment may have made one before it was emptied, and nothing else would wake the Model again."""
+    cluster.reconcile()
+    cluster.edit(serving=image("server:2"))
+    emptied, filled = cluster.reconcile(), cluster.reconcile()
+    assert emptied.look_again == 1
+    assert (filled.look_again or 99) > 1
+    assert cluster.deployment["spec"]["replicas"] == 1
+
+
 def test_servers_without_gpus_are_replaced_while_the_old_one_answers() -> None:
     cluster = Simulation(gpus={"count": 0})
     cluster.settle()
