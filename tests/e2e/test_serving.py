@@ -83,7 +83,7 @@ def test_an_update_without_gpus_loses_no_request(served: Served, name: str) -> N
     wait_for_phase(where, namespace, name, "Ready", 60)
     url = address(where, namespace, name)
     with Requests(f"{url}/health") as requests, Phases(where, namespace, name) as watched:
-        patch(where, namespace, name, {"spec": {"serving": {"contextLength": 128}}})
+        patch(where, namespace, name, {"spec": {"serving": {"contextLength": 512}}})
         eventually(lambda: "Updating" in watched.phases, 30, "Updating")
         wait_for_phase(where, namespace, name, "Ready", 60)
         eventually(lambda: len(pods(where, namespace, name)) == 1, 30, "the old Pod is gone")
@@ -92,7 +92,7 @@ def test_an_update_without_gpus_loses_no_request(served: Served, name: str) -> N
     assert requests.failed == []
     assert set(watched.phases) == {"Ready", "Updating"}
     with urllib.request.urlopen(f"{url}/props", timeout=10) as answer:
-        assert json.load(answer)["default_generation_settings"]["n_ctx"] == 128
+        assert json.load(answer)["default_generation_settings"]["n_ctx"] == 512
 
 
 def test_a_model_with_a_lost_replica_is_degraded_and_goes_on_answering(served: Served, name: str) -> None:
@@ -143,7 +143,7 @@ def test_stopping_and_starting_again(served: Served, name: str) -> None:
         patch(where, namespace, name, {"spec": {"state": "Stopped"}})
         wait_for_phase(where, namespace, name, "Stopped", 40)
     assert watched.phases == ["Ready", "Draining", "Stopped"]
-    assert pods(where, namespace, name) == []
+    eventually(lambda: not pods(where, namespace, name), 10, "no Pod")
     patch(where, namespace, name, {"spec": {"state": "Running"}})
     again = wait_for_phase(where, namespace, name, "Ready", 60)
     assert again["status"]["timeline"]["readyAt"] > first["status"]["timeline"]["readyAt"]

@@ -75,7 +75,7 @@ def allowed_replicas(
     made one this moment.
     """
     if wanted == 1 and strategy is RolloutStrategy.IN_PLACE:
-        if any(pod.living and pod.template_hash != template_hash for pod in pods):
+        if any((pod.living or pod.deleting) and pod.template_hash != template_hash for pod in pods):
             return 0
         replicas = ((deployment or {}).get("spec") or {}).get("replicas")
         if replicas and _mark(deployment) not in ("", template_hash):

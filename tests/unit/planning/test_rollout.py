@@ -149,5 +149,6 @@ def test_a_surge_needs_no_steps() -> None:
     )
 )
 def test_one_replica_in_place_never_starts_beside_an_old_one(pods: list[dict[str, Any]]) -> None:
-    old = [p for p in pods if pod_from(p).living and pod_from(p).template_hash != "new"]
+    seen = [pod_from(p) for p in pods]
+    old = [p for p in seen if (p.living or p.deleting) and p.template_hash != "new"]
     assert replicas(*pods) == (0 if old else 1)
