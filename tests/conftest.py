@@ -70,16 +70,12 @@ def namespace(where: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture
-def start_operator(
-    where: Cluster, namespace: str, tmp_path: Path
-) -> Iterator[Callable[..., OperatorProcess]]:
+def start_operator(where: Cluster, namespace: str, tmp_path: Path) -> Iterator[Callable[..., OperatorProcess]]:
     """Starts operators for the test's namespace; they are stopped after the test."""
     grant(where, namespace)
     started: list[OperatorProcess] = []
 
-    def start(
-        *flags: str, kubeconfig: Path | None = None, wait_until_leading: bool = True
-    ) -> OperatorProcess:
+    def start(*flags: str, kubeconfig: Path | None = None, wait_until_leading: bool = True) -> OperatorProcess:
         process = OperatorProcess(where, namespace, tmp_path, *flags, kubeconfig=kubeconfig)
         started.append(process)
         return process.start(wait_until_leading=wait_until_leading)
