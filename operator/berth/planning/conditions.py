@@ -27,9 +27,9 @@ class Facts:
     current: int
     """Living Pods of the wanted template that are not being deleted."""
     outdated: int
-    """Living Pods of an older template, those being deleted included."""
+    """Pods of an older template, those being deleted included until they are gone."""
     leaving: int
-    """Living Pods that are being deleted."""
+    """Pods that are being deleted."""
     started: bool
     """Whether a server process of the wanted template runs."""
     scheduled: bool

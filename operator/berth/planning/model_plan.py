@@ -177,8 +177,8 @@ def _troubles(world: ModelWorld, intent: _Intent, policy: Policy, now: datetime)
 def _facts(
     world: ModelWorld, intent: _Intent, changes: Changes, troubles: _Troubles, tripped: tuple[str, str] | None
 ) -> Facts:
-    living = [pod for pod in world.pods if pod.living]
-    staying = [pod for pod in living if not pod.deleting]
+    there = [pod for pod in world.pods if pod.living or pod.deleting]
+    staying = [pod for pod in there if not pod.deleting]
     current = [pod for pod in staying if pod.template_hash == intent.template_hash]
     status = world.subject.status
     return Facts(
@@ -188,8 +188,8 @@ def _facts(
         current_ready=sum(pod.ready for pod in current),
         ready=sum(pod.ready for pod in staying),
         current=len(current),
-        outdated=sum(pod.template_hash != intent.template_hash for pod in living),
-        leaving=len(living) - len(staying),
+        outdated=sum(pod.template_hash != intent.template_hash for pod in there),
+        leaving=len(there) - len(staying),
         started=any(pod.server is not None and pod.server.running_since is not None for pod in current),
         scheduled=any(pod.scheduled for pod in current),
         unschedulable=unschedulable(current),

@@ -261,6 +261,17 @@ def test_the_new_template_is_written_with_the_step_to_zero(serving: Simulation) 
     assert template["image"] == "server:2"
 
 
+def test_an_old_pod_that_has_ended_but_is_still_there_is_waited_for_as_draining(serving: Simulation) -> None:
+    serving.edit(serving=image("server:2"))
+    serving.reconcile()
+    serving.end(serving.pods()[0])
+    (pod,) = serving.pods()
+    serving.keep({**pod, "status": {**pod["status"], "phase": "Succeeded"}})
+    plan = serving.reconcile()
+    assert (serving.status["phase"], serving.deployment["spec"]["replicas"]) == ("Draining", 0)
+    assert plan.look_again is None, "its end will be told"
+
+
 def test_a_pod_that_nobody_has_seen_yet_is_given_a_moment(cluster: Simulation) -> None:
     """The Deployment may have made one before it was emptied, and nothing else would wake the Model again."""
     cluster.reconcile()
