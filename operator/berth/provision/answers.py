@@ -9,7 +9,7 @@ from berth.provision.errors import ProvisionError, Reason
 from berth.provision.retrying import retry_after
 
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
-_SECRET = "the Secret that source.secretRef names (key `token`)"  # noqa: S105
+_SECRET = "the Secret in source.secretRef (key `token`)"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
