@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,15 @@ from typing import Any
 import pytest
 
 from berth.provision.__main__ import main
+
+
+def wait_for(check: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
+    """Returns as soon as `check` holds."""
+    until = time.monotonic() + timeout
+    while not check():
+        assert time.monotonic() < until, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.002)
+
 
 ROOT = Path(__file__).resolve().parents[3]
 
