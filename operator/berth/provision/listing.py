@@ -8,6 +8,9 @@ from fnmatch import fnmatchcase
 from berth.provision import paths
 from berth.provision.errors import ProvisionError, Reason
 
+_LARGEST = 1 << 50
+"""A size beyond this is a mistake, and its journal would not fit into memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
@@ -54,6 +57,9 @@ class Listing:
         for path in every:
             paths.safe_path(path)
         paths.check_together(every)
+        for file in self.files:
+            if file.size is not None and not 0 <= file.size < _LARGEST:
+                raise ProvisionError(Reason.UNEXPECTED_CONTENT, f"{file.path} cannot have {file.size} bytes")
 
 
 def select(names: Sequence[str], include: Sequence[str]) -> list[str]:

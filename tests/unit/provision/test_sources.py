@@ -121,6 +121,34 @@ class TestHuggingFace:
             assert len(hub.requests(resolve)) == 3
         assert (downloads.destination / "a.bin").read_bytes() == large
 
+    def test_a_mirror_that_lists_names_only_is_asked_for_sizes(
+        self, hub: MisbehavingServer, downloads: Downloads
+    ) -> None:
+        hub.put_repository("org/repo", {"a.bin": CONTENT, "empty": b""})
+        names = {"sha": COMMIT, "siblings": [{"rfilename": "a.bin"}, {"rfilename": "empty"}]}
+        hub.put("/api/models/org/repo/revision/main", json.dumps(names).encode())
+        run = downloads.run("hf://org/repo", "--limit", str(len(CONTENT)))
+        assert (run.code, run.message["bytesTotal"], run.message["verified"]) == (DONE, len(CONTENT), False)
+        assert downloads.run("hf://org/repo", "--include", "*", "--limit", "10").message["reason"] == "LimitExceeded"
+
+    @pytest.mark.parametrize(
+        "listing",
+        [
+            [],
+            {"sha": "main", "siblings": []},
+            {"sha": COMMIT, "siblings": ["a"]},
+            {"sha": COMMIT, "siblings": [{"rfilename": "a", "size": "many"}]},
+            {"sha": COMMIT, "siblings": [{"rfilename": "a", "size": -1}]},
+            {"sha": COMMIT, "siblings": [{"rfilename": "a", "size": 1 << 70}]},
+            {"sha": COMMIT, "siblings": [{"rfilename": "a", "lfs": 7}]},
+        ],
+    )
+    def test_a_listing_that_makes_no_sense_is_no_fault_of_berth(
+        self, hub: MisbehavingServer, downloads: Downloads, listing: object
+    ) -> None:
+        hub.put("/api/models/org/repo/revision/main", json.dumps(listing).encode())
+        assert downloads.run("hf://org/repo", "--tries", "1").message["reason"] == "UnexpectedContent"
+
     def test_the_token_comes_from_the_environment_too(
         self, hub: MisbehavingServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -4,12 +4,12 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from berth.provision.answers import Origin, body, shown_url, strong_validator
-from berth.provision.client import ask
+from berth.provision.answers import Origin, shown_url
 from berth.provision.errors import ProvisionError, Reason
 from berth.provision.listing import Listing, RemoteFile
 from berth.provision.manifest import Request
 from berth.provision.sources import SourceSettings
+from berth.provision.sources.probing import probed
 
 
 class HttpsSource:
@@ -32,16 +32,6 @@ class HttpsSource:
         self.origin = Origin(shown_url(request.uri), has_token=bool(settings.token))
 
     def list(self, client: httpx.Client, revision: str | None) -> Listing:
-        """Asks for one byte: HEAD is refused by signed URLs, and an answer to a range tells size and validator."""
-        headers = {**self._headers, "Range": "bytes=0-0"}
-        try:
-            with ask(client, self._url, headers, self.origin) as response:
-                found = body(response.status_code, response.headers, self._name, (0, 0), None)
-                validator = strong_validator(response.headers)
-        except ProvisionError as error:
-            if not error.message.endswith(" answered 416"):
-                raise
-            found, validator = None, None  # an empty file has no first byte
-        size = found.total if found else 0
-        file = RemoteFile(self._name, self._url, size, sha256=self._sha256, validator=validator, headers=self._headers)
-        return Listing((file,))
+        """The file, with the size that the server tells."""
+        file = RemoteFile(self._name, self._url, sha256=self._sha256, headers=self._headers)
+        return Listing((probed(client, file, self.origin),))

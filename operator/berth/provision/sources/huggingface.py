@@ -14,6 +14,7 @@ from berth.provision.errors import ProvisionError, Reason
 from berth.provision.listing import Listing, RemoteFile, select
 from berth.provision.manifest import Request
 from berth.provision.sources import SourceSettings
+from berth.provision.sources.probing import probed
 
 PUBLIC = "https://huggingface.co"
 _REPOSITORY = re.compile(r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
@@ -39,7 +40,7 @@ class HuggingFaceSource:
         )
 
     def list(self, client: httpx.Client, revision: str | None) -> Listing:
-        """One request: the commit, the licence and every file with its size and digest."""
+        """The commit, the licence and every file with its size and digest, in one request."""
         try:
             return self._list(client, revision or self._revision)
         except ProvisionError as error:
@@ -53,20 +54,20 @@ class HuggingFaceSource:
         try:
             model = json.loads(content)
             commit = str(model["sha"])
+            if not _COMMIT.match(commit):
+                raise ValueError("not a commit")
             siblings = {str(sibling["rfilename"]): sibling for sibling in model["siblings"]}
-        except (ValueError, TypeError, KeyError) as error:
+            files = {name: self._file(commit, name, sibling) for name, sibling in siblings.items()}
+            licence = _licence(model)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ProvisionError(
                 Reason.UNEXPECTED_CONTENT,
                 f"what came about {self.origin.name} is no listing: a proxy wants a login, or the endpoint is wrong",
             ) from error
-        if not _COMMIT.match(commit):
-            raise ProvisionError(Reason.UNEXPECTED_CONTENT, f"the hub names no commit for {self.origin.name}")
-        names = select(list(siblings), self._include)
-        return Listing(
-            files=tuple(self._file(commit, name, siblings[name]) for name in names),
-            revision=commit,
-            licence=_licence(model),
-        )
+        chosen = (files[name] for name in select(list(files), self._include))
+        # Some mirrors list names only.
+        sized = (file if file.size is not None else probed(client, file, self.origin) for file in chosen)
+        return Listing(files=tuple(sized), revision=commit, licence=licence)
 
     def _file(self, commit: str, name: str, sibling: Mapping[str, Any]) -> RemoteFile:
         lfs = sibling.get("lfs") or {}
