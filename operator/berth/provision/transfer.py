@@ -148,10 +148,10 @@ class Transfer:
                 self._changed.wait(0.5)
             self._changed.notify_all()
         if self._failure is None and not self._stop.is_set():
-            for worker in workers:
+            for worker in workers:  # one may be about to say that the last file could not even be opened
                 worker.join()
-            return
-        self._end_early(workers)
+        if self._failure is not None or self._stop.is_set():
+            self._end_early(workers)
 
     def _end_early(self, workers: list[threading.Thread]) -> None:
         self._stop.set()
