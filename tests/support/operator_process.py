@@ -1,5 +1,6 @@
 """The operator as a process beside the cluster, with exactly the rights of its ClusterRole."""
 
+import os
 import re
 import signal
 import subprocess
@@ -64,6 +65,7 @@ class OperatorProcess:
             ],
             stdout=self._file,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
         )  # fmt: skip
         self.port = int(eventually(self._find_port, 30, f"the port in {self.log}"))
         if wait_until_leading:

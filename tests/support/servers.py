@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -61,6 +62,7 @@ def ask(url: str) -> str:
     request = urllib.request.Request(
         f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
+    reachable(url)
     with urllib.request.urlopen(request, timeout=30) as answer:
         text: str = json.load(answer)["choices"][0]["message"]["content"]
     return text
@@ -77,6 +79,19 @@ def wait_for_reason(cluster: Cluster, namespace: str, name: str, reason: str, ti
     return eventually(told, timeout, f"{name} {reason}")
 
 
+def reachable(url: str) -> None:
+    """Wait for a first connection: a moment passes between a Pod's being ready and kube-proxy's sending it requests."""
+
+    where = urllib.parse.urlsplit(url)
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection((where.hostname, where.port or 80), timeout=5):
+            return True
+        return False
+
+    eventually(answers, 20, f"a first connection to {url}")
+
+
 class Requests:
     """Requests on new connections, one after the other, as long as the context is open."""
 
@@ -87,6 +102,7 @@ class Requests:
         self._thread = threading.Thread(target=self._run, name="requests")
 
     def __enter__(self) -> "Requests":
+        reachable(self._url)
         self._thread.start()
         return self
 
