@@ -301,6 +301,35 @@ class TestNetwork:
             server.put("/v.bin", CONTENT)
             assert downloads.run(f"{server.url}/v.bin").code == DONE
 
+    @pytest.mark.parametrize(("etag", "asked"), [('"1"', "bytes=100000-199999"), ('"2"', None)])
+    def test_without_a_digest_the_etag_tells_whether_to_go_on(
+        self, downloads: Downloads, etag: str, asked: str | None
+    ) -> None:
+        """The rest of a newer file must not follow the start of an older one."""
+        with MisbehavingServer(_authority(downloads.folder)) as server:
+            arguments = (f"{server.url}/w.bin", "--ca-file", str(downloads.folder / "ca.pem"), "--tries", "1")
+            server.put("/w.bin", CONTENT, etag='"1"', faults=[Fault(), Fault(cut_after=100_000)])
+            assert downloads.run(*arguments).message["reason"] == "ConnectionCut"
+            newer = CONTENT if etag == '"1"' else CONTENT[::-1]
+            server.put("/w.bin", newer, etag=etag)
+            assert downloads.run(*arguments).code == DONE
+            assert server.seen[-1].range == asked
+            assert (downloads.destination / "w.bin").read_bytes() == newer
+
+    def test_a_file_that_changes_while_it_comes_is_not_glued_together(self, downloads: Downloads) -> None:
+        with MisbehavingServer(_authority(downloads.folder)) as server:
+            arguments = (f"{server.url}/w.bin", "--ca-file", str(downloads.folder / "ca.pem"), "--first-wait", "0.5")
+            resource = server.put("/w.bin", CONTENT, etag='"1"', faults=[Fault(), Fault(cut_after=100_000)])
+            resource.faults.append(Fault(status=503))
+            process = downloads.start(*arguments)
+            wait_for(lambda: len(server.seen) >= 3, "the cut and the 503")
+            resource.etag = '"2"'
+            process.communicate(timeout=30)
+            run = downloads.result(process.returncode)
+            assert (run.code, run.message["reason"]) == (FINAL, "SizeMismatch")
+            assert "changed on the server" in run.message["message"]
+            assert downloads.run(*arguments).code == DONE
+
     def test_an_encrypted_source_may_not_lead_to_an_open_one(
         self, server: MisbehavingServer, downloads: Downloads
     ) -> None:

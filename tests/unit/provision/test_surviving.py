@@ -162,21 +162,6 @@ class TestFoundOnTheVolume:
         ]
         assert hub.requests(f"/org/repo/resolve/{commit}/same") == []
 
-    def test_a_file_that_changed_on_the_server_is_not_glued_together(
-        self, server: MisbehavingServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Without a published digest, only the ETag tells: a new file must not follow the start of the old one."""
-        arguments = (f"{server.url}/w.bin", "--sha256", SHA256)
-        server.put("/w.bin", bytes(len(CONTENT)), etag='"1"', faults=[Fault(), Fault(cut_after=MIB)])
-        downloads.run(*arguments, "--tries", "1")
-        with Volume(downloads.destination) as volume:
-            partial = Partial(volume, "w.bin", len(CONTENT), "of another file")
-            assert partial.arrived == 0
-            partial.close()
-        server.put("/w.bin", CONTENT, etag='"2"')
-        assert downloads.run(*arguments).code == DONE
-        assert (downloads.destination / "w.bin").read_bytes() == CONTENT
-
 
 class TestPartial:
     def _volume(self, tmp_path: Path) -> Volume:
