@@ -138,6 +138,10 @@ def _replacing(facts: Facts) -> Verdict | None:
         return None
     if facts.ready:
         reason, message = _progress(facts)
+        if facts.failure is not None and facts.failure.final and not facts.hopeful and not facts.current_ready:
+            # Not remembered as a failure that the generation is given up for: the servers that answer would end.
+            stuck = f"the new servers cannot start: {message}. The old ones go on"
+            return Verdict(Phase.FAILED, False, Reason.ROLLOUT_FAILED, stuck, False, True, True)
         done = f"{facts.current_ready} of {facts.wanted} replicas are new, {facts.outdated} old"
         if reason in (Reason.CREATING, Reason.CONTAINER_CREATING, Reason.LOADING_WEIGHTS):
             return _working(Phase.UPDATING, Reason.ROLLING_OUT, done, available=True)

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     REPLACING = "Replacing"
     SCALING = "Scaling"
+    ROLLOUT_FAILED = "RolloutFailed"
     # refused
     INVALID_SPEC = "InvalidSpec"
     NAME_CONFLICT = "NameConflict"
@@ -80,6 +81,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.ROLLING_OUT: Explanation("New servers start while old ones answer."),
     Reason.REPLACING: Explanation("The old server ends first, because the new one needs its place."),
     Reason.SCALING: Explanation("Some replicas answer, and more are starting."),
+    Reason.ROLLOUT_FAILED: Explanation(
+        "The servers of the new generation cannot start; those of the last one go on. `lastFailure` has the reason.",
+        "Correct the spec, or put the last one back.",
+    ),
     Reason.INVALID_SPEC: Explanation(
         "The spec asks for what cannot be carried out; the message names the field.", "Correct the field."
     ),

@@ -190,3 +190,18 @@ def test_every_verdict_has_a_known_reason_and_a_sentence(facts: Facts) -> None:
     assert verdict.reason in set(Reason)
     assert verdict.message
     assert not verdict.message.endswith(".")
+
+
+# ---- a rollout that cannot go on -------------------------------------------------------------------------------
+
+
+def test_a_rollout_whose_servers_cannot_start_has_failed_while_the_old_ones_answer() -> None:
+    verdict = assess(replace(PLAIN, ready=1, outdated=1, current=1, scheduled=True, failure=SPENT))
+    assert (verdict.phase, verdict.reason) == (Phase.FAILED, Reason.ROLLOUT_FAILED)
+    assert verdict.stalled
+    assert verdict.available
+    assert "it crashed" in verdict.message
+
+
+def test_a_rollout_goes_on_while_a_new_server_may_still_answer() -> None:
+    assert phase(ready=1, outdated=1, current=2, hopeful=1, scheduled=True, failure=SPENT)[0] is Phase.UPDATING
