@@ -47,13 +47,3 @@ def token_file(tmp_path: Path) -> Callable[[str], str]:
         return str(file)
 
     return write
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests are chosen by markers, as in the quick suite, slow ones have to be asked for by theirs."""
-    chosen = config.getoption("markexpr", "")
-    if chosen and "slow" not in chosen:
-        skip = pytest.mark.skip(reason="slow; runs with the whole suite or -m slow")
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(skip)

@@ -31,6 +31,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class TestKilled:
+    @pytest.mark.slow
     def test_twenty_kills_lose_at_most_a_mebibyte_each(self, server: MisbehavingServer, downloads: Downloads) -> None:
         """Slow enough that buffers are empty: what the server sent and the next run asks for again was lost."""
         weights = server.put("/w.bin", LARGE, rate=20 * MIB)
