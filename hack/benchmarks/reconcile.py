@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from kubernetes.aio.client.api_client import ApiClient
 import walkthrough
 from benchmarks.observing import Appearances, AuditLog, ProcessMeter, by_verb, percentile, watch, writes
 from berth.api.base import API_VERSION
+from berth.api.model import ModelSpec, RolloutStrategy
 from berth.cluster import resources
 from berth.cluster.connection import connect
 from berth.cluster.gateway import Gateway
-from berth.planning.model_plan import decide
-from berth.planning.policy import Policy
-from berth.planning.world import Apply, ModelWorld, subject_from
+from berth.planning.children import ModelIdentity, desired_children
+from berth.planning.pod_template import render_pod_template
+from berth.planning.render_settings import RenderSettings
 from localcluster import api
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,13 +69,13 @@ async def until(check: Callable[[], bool], seconds: float, what: str, interval: 
 
 async def bare_loop(gateway: Gateway, count: int) -> float:
     """Seconds for the same writes to the same server by a bare client: Models and children, no controller between."""
-    namespace = "bare"
+    namespace, settings = "bare", RenderSettings()
     manifests = []
     for number in range(count):
         wanted = model(namespace, f"m{number}")
-        metadata = {**wanted["metadata"], "uid": f"{number:032x}", "resourceVersion": "1", "generation": 1}
-        plan = decide(ModelWorld(subject_from({**wanted, "metadata": metadata})), datetime.now(UTC), Policy())
-        children = [change.manifest for change in plan.changes if isinstance(change, Apply)]
+        spec, identity = ModelSpec.model_validate(wanted["spec"]), ModelIdentity(namespace, f"m{number}", "")
+        template = render_pod_template(identity.name, namespace, spec, settings)
+        children = desired_children(identity, spec, settings, template, replicas=1, strategy=RolloutStrategy.IN_PLACE)
         for child in children:
             del child["metadata"]["ownerReferences"]  # the garbage collector would remove them
         manifests.append([wanted, *children])

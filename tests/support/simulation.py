@@ -115,7 +115,7 @@ class Simulation:
         return decide(self.world(), self.now, self.policy)
 
     def reconcile(self, cut_off_after: int | None = None) -> Plan:
-        """Plan and carry out; the process may end after so many writes."""
+        """Plan and carry out, at once again where the plan wants that; the process may end after so many writes."""
         plan = self.plan()
         steps = [lambda change=change: self.carry_out(change) for change in plan.changes]
         if plan.status is not None:
@@ -124,6 +124,8 @@ class Simulation:
             step()
         if cut_off_after is not None:
             self.restart()
+        elif plan.look_again == 0 and plan.status is None:
+            return self.reconcile()
         return plan
 
     def restart(self) -> None:

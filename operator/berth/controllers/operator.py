@@ -72,9 +72,9 @@ class Operator:
             health = HealthServer(settings.host, settings.port, self.metrics, self._unhealthy, self._unready)
             self.port = (await stack.enter_async_context(health)).port
             logger.info("listening on %s:%d", settings.host, self.port)
-            client = await connect(settings.kubeconfig, pool_size=settings.workers + 8)
+            client = await connect(settings.kubeconfig, pool_size=settings.workers * 2 + 8)
             stack.push_async_callback(client.close)
-            gateway = Gateway(client, concurrency=settings.workers, on_request=self.metrics.observe_request)
+            gateway = Gateway(client, concurrency=settings.workers * 2, on_request=self.metrics.observe_request)
             self._connected = True
             election = Election(
                 gateway, settings.lease_namespace, settings.lease_name, settings.identity, settings.election

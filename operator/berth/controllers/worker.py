@@ -87,6 +87,8 @@ class Workers:
         if not complete:
             self._queue.add(key)
             return "refused"
-        if plan.look_again is not None:
+        if plan.look_again is not None and plan.look_again <= 0:
+            self._queue.add(key)  # behind those that wait
+        elif plan.look_again is not None:
             self._queue.add_after(key, plan.look_again + 0.01)
         return "done"

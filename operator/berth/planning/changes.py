@@ -38,7 +38,9 @@ def plan_changes(
     """The writes for the children of one Model. All mappings are by kind.
 
     Only objects seen with our controller ownerReference are applied with force and deleted. Another's object is
-    never written: `NameConflict` says so.
+    never written: `NameConflict` says so. The first Deployment waits until everything else has been seen: no server
+    starts before it is guarded and reachable, and a thousand new Models get their quick objects before the control
+    plane is busy with a thousand Pods.
     """
     writes: list[Apply | Delete] = []
     invalid: tuple[str, str] | None = None
@@ -64,7 +66,9 @@ def plan_changes(
                 waits.append(policy.refusal_interval - age)
                 continue
         write = _apply(subject, manifest, child, stubborn.get(kind))
-        if write is not None:
+        if write is not None and kind == "Deployment" and child is None and wanted_kinds - observed.keys() != {kind}:
+            waits += [0.0] if writes else []  # without writes something else has to happen first
+        elif write is not None:
             writes.append(write)
     for kind, child in observed.items():
         if kind not in wanted_kinds and child.owner_uid == subject.uid and not child.deleting:

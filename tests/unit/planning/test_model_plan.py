@@ -40,7 +40,14 @@ def kinds(plan: Plan) -> list[str]:
 
 
 def test_a_new_model_gets_its_children(cluster: Simulation) -> None:
-    assert kinds(cluster.plan()) == ["Deployment", "NetworkPolicy", "Service"]
+    cluster.reconcile()
+    assert sorted(kind for kind, _ in cluster.objects) == ["Deployment", "Model", "NetworkPolicy", "Service"]
+
+
+def test_no_server_is_started_before_it_is_guarded_and_reachable(cluster: Simulation) -> None:
+    plan = cluster.plan()
+    assert kinds(plan) == ["NetworkPolicy", "Service"]
+    assert plan.look_again == 0
 
 
 def test_a_new_model_waits_with_a_status_that_says_no_more_than_the_default(cluster: Simulation) -> None:
