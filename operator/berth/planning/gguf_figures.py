@@ -69,13 +69,12 @@ def figures_from_gguf(headers: Sequence[GgufHeader]) -> ModelFigures:
         unknowns.append(Unknown(Subject.CONTEXT, f"{architecture}.context_length is missing"))
     file_type = values.get("general.file_type")
     outputs = [header.output_bytes for header in headers if header.output_bytes is not None]
-    heads = own.get("attention.head_count")
     return ModelFigures(
         format=WeightsFormat.GGUF,
         architecture=architecture,
         weights=sum_by_type(part for header in headers for part in header.weights),
         layers=layers,
-        heads=max(heads, default=None) if isinstance(heads, tuple) else whole_number(own, "attention.head_count"),
+        heads=_most_heads(own),
         attention=attention,
         embedding_length=whole_number(own, "embedding_length"),
         feed_forward_length=_feed_forward(own),
@@ -136,6 +135,12 @@ def _per_layer(own: Mapping[str, Value], layers: int) -> tuple[int, ...] | None:
     if isinstance(value, int) and 0 < value <= 2**20:
         return (value,) * layers
     return None
+
+
+def _most_heads(own: Mapping[str, Value]) -> int | None:
+    value = own.get("attention.head_count")
+    most = max(value, default=0) if isinstance(value, tuple) else value
+    return most if isinstance(most, int) and 0 < most <= 2**20 else None
 
 
 def _head_sizes(own: Mapping[str, Value]) -> tuple[int, int] | None:

@@ -21,6 +21,8 @@ _MAX_STRINGS = 4_000_000
 _MAX_NAME = 1024
 _MAX_KEPT = 512
 _MAX_KEPT_ARRAY = 4096
+_MAX_KEPT_NUMBERS = 20_000
+"""Numbers in arrays that are kept, all together: a few lists with one for each layer."""
 
 BLOCKS: Mapping[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4),
@@ -111,6 +113,7 @@ class _Reader:
         self.at = 0
         self.order = "<"
         self.strings = 0
+        self.kept = 0
 
     def require(self, size: int) -> None:
         """Ends the reading when the prefix is shorter than that."""
@@ -229,6 +232,9 @@ def _array(reader: _Reader, key: str) -> Value | None:
     start = reader.at
     reader.skip(width * count)
     if kind not in _WHOLE or count > _MAX_KEPT_ARRAY or key.startswith("tokenizer."):
+        return None
+    reader.kept += count
+    if reader.kept > _MAX_KEPT_NUMBERS:
         return None
     return tuple(struct.unpack_from(f"{reader.order}{count}{form}", reader.data, start))
 

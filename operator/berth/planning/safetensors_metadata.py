@@ -75,7 +75,7 @@ def read_safetensors(prefix: bytes) -> SafetensorsHeader | NeedMore:
         )
     if len(prefix) < 8 + length:
         return NeedMore(8 + length)
-    return _Walk(bytes(prefix[8 : 8 + length])).header()
+    return _Walk(prefix[: 8 + length]).header()  # not copied when it ends there
 
 
 def read_index(content: bytes) -> SafetensorsIndex:
@@ -128,7 +128,7 @@ def _damaged(why: str) -> UnreadableModelError:
 
 
 class _Walk:
-    """Goes through the JSON of one header, entry by entry."""
+    """Goes through the JSON of one header, which begins at byte 8, entry by entry."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -138,7 +138,7 @@ class _Walk:
         self.unknown: set[str] = set()
 
     def header(self) -> SafetensorsHeader:
-        opening = _OPEN.match(self.text)
+        opening = _OPEN.match(self.text, 8)
         if opening is None:
             raise _damaged("it does not begin with {")
         place = opening.end()
@@ -161,7 +161,7 @@ class _Walk:
             unknown_types=tuple(sorted(self.unknown)),
             input_bytes=self.input_bytes,
             output_bytes=self.output_bytes,
-            size=8 + len(self.text),
+            size=len(self.text),
             data_bytes=self.data_bytes,
         )
 

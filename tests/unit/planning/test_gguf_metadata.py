@@ -191,6 +191,18 @@ def test_a_vocabulary_is_not_taken_out() -> None:
     assert peak < 256 * 1024
 
 
+def test_many_lists_are_not_taken_out() -> None:
+    data = _start(0, 400) + b"".join(
+        _string(b"a.%d" % number) + struct.pack("<IIQ", 9, 0, 4096) + bytes([200]) * 4096 for number in range(400)
+    )
+    tracemalloc.start()
+    header = read(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(header.values) == 4
+    assert peak < 2**20
+
+
 @given(data=st.data())
 def test_damaged_headers_raise_nothing_else_and_stay_small(plain: bytes, data: st.DataObject) -> None:
     damaged = bytearray(plain)
