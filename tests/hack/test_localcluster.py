@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,12 @@ from localcluster.errors import ClusterError, with_log
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    folder = tempfile.mkdtemp(prefix="lc")  # shorter than tmp_path: sockets below it have 107 bytes
+    monkeypatch.setenv("XDG_STATE_HOME", f"{folder}/s")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    yield
+    shutil.rmtree(folder)
 
 
 class TestRanges:
