@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.kube import Cluster
+from support.kube import Cluster, eventually
 from unit.api.model_examples import model
 
 pytestmark = pytest.mark.control_plane
@@ -143,7 +143,11 @@ def test_kubectl_get_of_a_fresh_model_has_no_strange_cells(
 
 @pytest.mark.parametrize("name", ["models", "model", "mdl", "berth", "all"])
 def test_every_name_lists_models(where: Cluster, namespace: str, created: dict[str, Any], name: str) -> None:
-    assert "model.berth.dev/example" in where.kubectl("-n", namespace, "get", name, "-o", "name").stdout
+    def listed() -> str:
+        # kubectl keeps what a server serves in a cache, and renews that only after it has failed once.
+        return where.kubectl("-n", namespace, "get", name, "-o", "name", check=False).stdout
+
+    eventually(lambda: "model.berth.dev/example" in listed(), 10, f"kubectl get {name}")
 
 
 def test_the_pod_template_keeps_fields_that_we_do_not_know(where: Cluster, namespace: str) -> None:
