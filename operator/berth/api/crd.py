@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from berth.api.base import API_VERSION, GROUP, VERSION, ApiType
 from berth.api.model import Model
+from berth.api.model_cache import ModelCache
 from berth.api.schema import Schema, structural_schema
 
 
@@ -88,6 +89,7 @@ RESOURCES: tuple[Resource, ...] = (
             Column("Ready", ".status.ready", "Replicas that answer, of those wanted."),
             Column("Backend", ".spec.backend", "The inference server."),
             Column("GPUs", ".spec.gpus.count", "GPUs of one replica.", type="integer"),
+            Column("Progress", ".status.provisioning.progress", "How far the download is."),
             Column("Queue", ".status.queue.position", "Place in the queue."),
             Column("URL", ".status.url", "Where the server answers within the cluster."),
             _AGE,
@@ -105,6 +107,27 @@ RESOURCES: tuple[Resource, ...] = (
                 "Message",
                 '.status.conditions[?(@.type=="Ready")].message',
                 "The same as a sentence.",
+                wide=True,
+            ),
+        ),
+    ),
+    Resource(
+        ModelCache,
+        plural="modelcaches",
+        short_names=("mcache",),
+        columns=(
+            Column("Phase", ".status.phase", "Where the cache is."),
+            Column("Claim", ".status.claim", "The PersistentVolumeClaim."),
+            Column("Used", ".status.used", "What all artifacts take, of the limit or the volume."),
+            Column("Present", ".status.present", "Artifacts that are there, of those wanted."),
+            _AGE,
+            Column("Capacity", ".status.capacity", "Size of the volume.", wide=True),
+            Column("Access", ".status.accessMode", "From how many nodes it is used.", wide=True),
+            Column("Nodes", ".status.nodes", "Nodes whose Pods use it.", wide=True),
+            Column(
+                "Message",
+                '.status.conditions[?(@.type=="Ready")].message',
+                "Why it is ready or not.",
                 wide=True,
             ),
         ),

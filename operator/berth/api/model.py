@@ -4,9 +4,9 @@ The parts of the spec are in modules of their own; whoever uses them imports the
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
 from berth.api.base import ApiType, Reason, Rule
 from berth.api.model_lifecycle import (
@@ -35,6 +35,7 @@ from berth.api.model_serving import (
 )
 from berth.api.model_source import SecretReference, Source
 from berth.api.model_status import ModelStatus
+from berth.api.pod_template import PodTemplate
 
 __all__ = [
     "NAME_RULE",
@@ -93,29 +94,6 @@ _SCHEMES = {
     BackendName.OLLAMA: ("ollama", "pvc"),
 }
 _KNOWN_SCHEMES = ("hf", "ollama", "https", "s3", "pvc", "oci")
-
-
-# Only `spec` is open, for its fields follow the version of the cluster. The rest is closed, so that tolerations
-# that are written one level too high, for example, are refused instead of lost.
-_STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
-_POD_TEMPLATE = {
-    "type": "object",
-    "properties": {
-        "metadata": {
-            "type": "object",
-            "description": "Labels and annotations that are added to the Pods.",
-            "properties": {
-                "labels": {**_STRINGS, "description": "Further labels."},
-                "annotations": {**_STRINGS, "description": "Further annotations."},
-            },
-        },
-        "spec": {
-            "type": "object",
-            "description": "A partial PodSpec, as `kubectl explain pod.spec` shows it.",
-            "x-kubernetes-preserve-unknown-fields": True,
-        },
-    },
-}
 
 
 def _scheme_rule(backend: BackendName, schemes: tuple[str, ...]) -> Rule:
@@ -246,7 +224,7 @@ class ModelSpec(ApiType):
     """How a server ends."""
     network: Network | None = None
     """Who may reach the server."""
-    pod_template: Annotated[dict[str, Any], WithJsonSchema(_POD_TEMPLATE)] | None = None
+    pod_template: PodTemplate | None = None
     """A partial PodTemplateSpec that is merged last: tolerations, affinity, sidecars, labels."""
 
 

@@ -1,4 +1,4 @@
-"""Where the weights of a Model come from."""
+"""Where weights come from: what a Model loads, and what a ModelCache keeps."""
 
 from typing import Annotated, ClassVar
 
@@ -16,38 +16,32 @@ class SecretReference(ApiType):
     """Name of the Secret."""
 
 
-class Source(ApiType):
-    """Where the weights come from. They must be in a format that the backend loads; nothing is converted."""
+class ArtifactSource(ApiType):
+    """One artifact: a source, and which of its files are taken."""
 
     rules: ClassVar = (
         Rule(
             "!has(self.sha256) || self.uri.startsWith('https://')",
-            "source.sha256 is for a single https:// file: remove it (hubs publish their own digests) or change the uri",
+            "sha256 is for a single https:// file: remove it (hubs publish their own digests) or change the uri",
             ".sha256",
             Reason.FORBIDDEN,
         ),
         Rule(
             "!has(self.files) || self.uri.matches('^(hf|s3|pvc)://')",
-            "source.files selects files of an hf://, s3:// or pvc:// source: remove it for this uri",
+            "files selects files of an hf://, s3:// or pvc:// source: remove it for this uri",
             ".files",
             Reason.FORBIDDEN,
         ),
         Rule(
             "!has(self.secretRef) || !self.uri.startsWith('pvc://')",
-            "source.secretRef has no use for pvc://, a claim needs no token: remove it",
+            "secretRef has no use for pvc://, a claim needs no token: remove it",
             ".secretRef",
             Reason.FORBIDDEN,
         ),
         Rule(
             "!has(self.secretRef) || !self.uri.startsWith('oci://')",
-            "source.secretRef has no use for oci://: name the pull secret in podTemplate.spec.imagePullSecrets",
+            "secretRef has no use for oci://: name the pull secret in podTemplate.spec.imagePullSecrets",
             ".secretRef",
-            Reason.FORBIDDEN,
-        ),
-        Rule(
-            "!has(self.cache) || !self.uri.matches('^(pvc|oci)://')",
-            "source.cache keeps downloads, and pvc:// and oci:// are mounted without one: remove it",
-            ".cache",
             Reason.FORBIDDEN,
         ),
     )
@@ -58,17 +52,17 @@ class Source(ApiType):
             r"^(hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[^@\s]+)?|ollama://[A-Za-z0-9][A-Za-z0-9._:/-]*"
             r"|https://[^/\s]+/[^\s]+|s3://[a-z0-9][a-z0-9.-]*(/[^\s]*)?"
             r"|pvc://[a-z0-9][a-z0-9.-]*(/[^\s]*)?|oci://[A-Za-z0-9][A-Za-z0-9._:/@-]*(#[^\s]*)?)$",
-            "source.uri names no source that Berth knows: write hf://org/repo, ollama://name:tag, "
+            "uri names no source that Berth knows: write hf://org/repo, ollama://name:tag, "
             "https://host/path, s3://bucket/prefix, pvc://claim/path or oci://image",
             max_length=1024,
         ),
         Rule(
             "!self.matches('^https://[^/]*@')",
-            "source.uri holds a password that all can read: put it into a Secret and name that in source.secretRef",
+            "uri holds a password that all can read: put it into a Secret and name that in secretRef",
         ),
         Rule(
             "!self.matches('/[.][.](/|$)')",
-            "source.uri must not lead out of its folder: write the path without '..'",
+            "uri must not lead out of its folder: write the path without '..'",
         ),
     ]
     """`hf://org/repo[@revision]`, `ollama://name:tag`, `https://…`, `s3://bucket/prefix`, `pvc://claim/path` or `oci://image`."""
@@ -80,7 +74,7 @@ class Source(ApiType):
                     Field(min_length=1, max_length=256),
                     Rule(
                         "!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')",
-                        "source.files are relative to the source: begin without / and leave out '..'",
+                        "files are relative to the source: begin without / and leave out '..'",
                     ),
                 ]
             ],
@@ -94,7 +88,7 @@ class Source(ApiType):
             str,
             matching(
                 r"^[a-f0-9]{64}$",
-                "source.sha256 has 64 digits, each 0-9 or a-f: copy what sha256sum prints",
+                "sha256 has 64 digits, each 0-9 or a-f: copy what sha256sum prints",
                 max_length=64,
             ),
         ]
@@ -103,5 +97,20 @@ class Source(ApiType):
     """Expected digest of a single file, in lower-case hexadecimal digits."""
     secret_ref: SecretReference | None = None
     """Secret with the token or keys of the source."""
+
+
+class Source(ArtifactSource):
+    """Where the weights come from. They must be in a format that the backend loads; nothing is converted."""
+
+    rules: ClassVar = (
+        *ArtifactSource.rules,
+        Rule(
+            "!has(self.cache) || !self.uri.matches('^(pvc|oci)://')",
+            "cache keeps downloads, and pvc:// and oci:// are mounted without one: remove it",
+            ".cache",
+            Reason.FORBIDDEN,
+        ),
+    )
+
     cache: Name | None = None
     """The ModelCache that keeps the weights; the one named `default` when omitted, else an ephemeral volume."""

@@ -56,6 +56,8 @@ class Provisioning(ApiType):
 
     uri: str | None = None
     """What is downloaded."""
+    cache: str | None = None
+    """The ModelCache that keeps it; none for an ephemeral volume."""
     revision: str | None = None
     """The exact revision, for example a commit."""
     bytes_total: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
@@ -64,6 +66,8 @@ class Provisioning(ApiType):
     """Bytes downloaded."""
     percent: int | None = None
     """Share that is downloaded, 0 to 100."""
+    progress: str | None = None
+    """The percent as text while the download goes on; for the table of kubectl get."""
     bytes_per_second: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
     """Speed of late."""
     eta_seconds: int | None = None
