@@ -145,7 +145,9 @@ EXPLANATIONS: Mapping[DownloadReason, Explanation] = {
     DownloadReason.VOLUME_FAILED: Explanation(
         "The volume answered with an error.", "Look at the Events of its claim and at its node when it stays so."
     ),
-    DownloadReason.LOCKED: Explanation("Another download of the same artifact has been writing for too long.", _RESUMES),
+    DownloadReason.LOCKED: Explanation(
+        "Another download of the same artifact has been writing for too long.", _RESUMES
+    ),
     DownloadReason.INTERRUPTED: Explanation("The download was stopped from outside.", _RESUMES),
     DownloadReason.INTERNAL_ERROR: Explanation(
         "A fault in Berth.", "Report it with the log of the download; another run may not meet it."

@@ -21,7 +21,9 @@ def berth(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_download_takes_all_arguments_as_they_are_and_gives_its_exit_code(tmp_path: Path) -> None:
     message = tmp_path / "message"
-    ended = berth("provision", "--uri", "ftp://host/x", f"--destination={tmp_path}/a", "--termination-log", str(message))
+    ended = berth(
+        "provision", "--uri", "ftp://host/x", f"--destination={tmp_path}/a", "--termination-log", str(message)
+    )
     assert ended.returncode == 65, ended.stderr
     assert json.loads(message.read_text())["reason"] == "InvalidSource"
 
