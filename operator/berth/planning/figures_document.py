@@ -21,8 +21,10 @@ from berth.planning.model_figures import (
 T = TypeVar("T")
 
 _MAX_TYPES = 64
+_MAX_RUNS = 1024
 _MAX_UNKNOWNS = 16
-_LARGEST = 2**63
+_TOO_LARGE = 2**63
+"""The status of a ModelCache holds numbers of 64 bits, and no longer lists than these."""
 _LONGEST = 1024
 
 
@@ -33,8 +35,8 @@ def to_document(figures: ModelFigures) -> dict[str, Any]:
         "format": str(figures.format),
         "architecture": figures.architecture,
         "quantization": figures.quantization,
-        "parameters": figures.parameters,  # informative, like the next two
-        "weightBytes": figures.weight_bytes,
+        "parameters": _held(figures.parameters),  # informative, like the next two
+        "weightBytes": _held(figures.weight_bytes),
         "dtype": max(figures.weights, key=lambda one: one.bytes).dtype if figures.weights else None,
         "weights": [{"dtype": one.dtype, "parameters": one.parameters, "bytes": one.bytes} for one in figures.weights],
         "layers": figures.layers,
@@ -59,6 +61,10 @@ def from_document(document: Any) -> ModelFigures | None:
         return _read(document)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _held(total: int | None) -> int | None:
+    return total if total is not None and total < _TOO_LARGE else None
 
 
 def _runs(attention: Sequence[AttentionLayer]) -> list[tuple[AttentionLayer, int]]:
@@ -106,7 +112,7 @@ def _attention(document: Mapping[str, Any]) -> tuple[AttentionLayer, ...] | None
     if document.get("attention") is None:
         return None
     layers: list[AttentionLayer] = []
-    for entry in _list(document["attention"], MAX_LAYERS):
+    for entry in _list(document["attention"], _MAX_RUNS):
         layer = AttentionLayer(
             _known(_number(entry, "kvHeads")),
             _known(_number(entry, "keySize")),
@@ -131,7 +137,7 @@ def _list(value: Any, longest: int) -> list[Any]:
 
 def _number(values: Mapping[str, Any], name: str) -> int | None:
     value = values.get(name)
-    if value is not None and (type(value) is not int or not 0 <= value < _LARGEST):
+    if value is not None and (type(value) is not int or not 0 <= value < _TOO_LARGE):
         raise ValueError(f"{name} is no whole number")
     return value
 

@@ -45,11 +45,15 @@ GEMMA = ModelFigures(
     (TypedWeights("Q4_K", 900, 500), TypedWeights("F32", 10, 40)),
     layers=7,
     heads=8,
-    attention=(AttentionLayer(4, 256, 128, 1024),) * 5 + (AttentionLayer(4, 256, 128), AttentionLayer(1, 576, 0, None, True)),
+    attention=(
+        *[AttentionLayer(4, 256, 128, 1024)] * 5,
+        AttentionLayer(4, 256, 128),
+        AttentionLayer(1, 576, 0, latent=True),
+    ),
     context_length=131072,
     quantization="Q4_K_M",
     input_bytes=7,
-)  # fmt: skip
+)
 
 
 def test_names_are_those_of_the_status() -> None:
@@ -84,6 +88,11 @@ def test_an_encoder_keeps_nothing_and_that_is_not_unknown() -> None:
     assert from_document(to_document(encoder)) == encoder
 
 
+def test_sums_that_no_status_could_hold_are_left_out() -> None:
+    vast = ModelFigures(WeightsFormat.GGUF, "x", (TypedWeights("F32", 2**62, 2**62),) * 2)
+    assert {"parameters", "weightBytes"}.isdisjoint(to_document(vast))
+
+
 @given(FIGURES)
 def test_what_is_written_is_read_back(figures: ModelFigures) -> None:
     document = json.loads(json.dumps(to_document(figures)))
@@ -103,6 +112,8 @@ NONSENSE: list[Any] = [
     {"format": "gguf", "weights": [{"dtype": "F32"}]},
     {"format": "gguf", "weights": {"dtype": "F32"}},
     {"format": "gguf", "attention": [{"layers": 1}]},
+    {"format": "gguf", "layers": 1 << 63},
+    {"format": "gguf", "attention": [{"layers": 1, "kvHeads": 1, "keySize": 1, "valueSize": 1}] * 1025},
     {"format": "gguf", "attention": [{"layers": 1 << 40, "kvHeads": 1, "keySize": 1, "valueSize": 1}]},
     {"format": "gguf", "unknowns": [{"what": "everything", "why": "?"}]},
     {"format": "gguf", "unknowns": [{"what": "cache"}]},
