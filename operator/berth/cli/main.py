@@ -1,4 +1,7 @@
-"""The `berth` command: each part of Berth that runs as a process is a subcommand."""
+"""The `berth` command: each part of Berth that runs as a process is a subcommand.
+
+A subcommand imports what it needs when it runs: a download does not wait for the Kubernetes client.
+"""
 
 import asyncio
 import logging
@@ -6,15 +9,8 @@ import sys
 from pathlib import Path
 
 import click
-from pythonjsonlogger.json import JsonFormatter
 
 from berth import __version__
-from berth.api.model import BackendName
-from berth.cluster.connection import ConnectError
-from berth.cluster.errors import ApiError
-from berth.controllers.operator import Operator, OperatorSettings
-from berth.planning.policy import Policy
-from berth.planning.render_settings import Peer, RenderSettings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,6 +118,12 @@ def operator(
     log_level: str,
 ) -> None:
     """Reconcile Models into Deployments and Services."""
+    from berth.cluster.connection import ConnectError
+    from berth.cluster.errors import ApiError
+    from berth.controllers.operator import Operator, OperatorSettings
+    from berth.planning.policy import Policy
+    from berth.planning.render_settings import Peer, RenderSettings
+
     _configure_logging(log_format, log_level)
     policy = Policy(
         render=RenderSettings(
@@ -145,12 +147,23 @@ def operator(
         policy=policy,
     )
     try:
-        asyncio.run(_run(settings))
+        asyncio.run(Operator(settings).run())
     except (ApiError, ConnectError) as error:
         sys.exit(f"berth: the Kubernetes API cannot be used: {error}")
 
 
+@main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def provision(arguments: tuple[str, ...]) -> None:
+    """Bring the files of a model onto a volume, or remove them."""
+    from berth.provision.__main__ import main as run
+
+    sys.exit(run(arguments))
+
+
 def _parse_images(values: tuple[str, ...]) -> dict[str, str]:
+    from berth.api.model import BackendName
+
     images = {}
     for value in values:
         name, found, image = value.partition("=")
@@ -160,13 +173,11 @@ def _parse_images(values: tuple[str, ...]) -> dict[str, str]:
     return images
 
 
-async def _run(settings: OperatorSettings) -> None:
-    await Operator(settings).run()
-
-
 def _configure_logging(log_format: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
+        from pythonjsonlogger.json import JsonFormatter
+
         handler.setFormatter(
             JsonFormatter(
                 "%(asctime)s %(levelname)s %(name)s %(message)s",

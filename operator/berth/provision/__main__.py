@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="berth-provision", description="Brings the files of a model onto a volume.")
+    parser = argparse.ArgumentParser(prog="berth provision", description="Brings the files of a model onto a volume.")
     parser.add_argument("--uri", required=True, help="hf://org/repo[@revision], https://…, ollama://name:tag, pvc://…")
     parser.add_argument("--destination", required=True, type=Path, help="Folder of the artifact, or the mounted claim.")
     parser.add_argument("--sha256", type=_digest, help="Digest of a single https:// file.")
