@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from berth.provision.answers import Origin
 from berth.provision.client import read_listing
@@ -39,7 +39,7 @@ class HuggingFaceSource:
             needs="a Hugging Face token that may read it",
         )
 
-    def list(self, client: httpx.Client, revision: str | None) -> Listing:
+    def list(self, client: httpx2.Client, revision: str | None) -> Listing:
         """The commit, the licence and every file with its size and digest, in one request."""
         try:
             return self._list(client, revision or self._revision)
@@ -48,7 +48,7 @@ class HuggingFaceSource:
                 raise
             return self._list(client, self._revision)  # the commit was rewritten meanwhile
 
-    def _list(self, client: httpx.Client, revision: str) -> Listing:
+    def _list(self, client: httpx2.Client, revision: str) -> Listing:
         url = f"{self._endpoint}/api/models/{self._repository}/revision/{quote(revision, safe='')}?blobs=true"
         content, _ = read_listing(client, url, self._headers, self.origin)
         try:
