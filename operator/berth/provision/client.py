@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import certifi
-import httpx
+import httpx2
 
 from berth import __version__
 from berth.provision.answers import Origin, refusal, shown_url
@@ -16,9 +16,9 @@ from berth.provision.errors import ProvisionError, Reason
 _LONGEST_LISTING = 64 * 1024 * 1024
 
 
-def make_client(connections: int, timeout: float, ca_files: tuple[Path, ...] = ()) -> httpx.Client:
+def make_client(connections: int, timeout: float, ca_files: tuple[Path, ...] = ()) -> httpx2.Client:
     """A client that takes proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY, and adds `ca_files` to the public CAs."""
-    for name in ("httpx", "httpcore"):  # they would log whole URLs, signatures included
+    for name in ("httpx2", "httpcore2"):  # they would log whole URLs, signatures included
         logging.getLogger(name).setLevel(logging.WARNING)
     trusted = ssl.create_default_context(cafile=certifi.where())
     for file in ca_files:
@@ -26,21 +26,21 @@ def make_client(connections: int, timeout: float, ca_files: tuple[Path, ...] = (
             trusted.load_verify_locations(cafile=file)
         except (OSError, ssl.SSLError) as error:
             raise ProvisionError(Reason.CERTIFICATE_REFUSED, f"no certificate can be read from {file}") from error
-    return httpx.Client(
+    return httpx2.Client(
         verify=trusted,
         follow_redirects=True,
         max_redirects=10,
-        timeout=httpx.Timeout(timeout, connect=min(timeout, 15.0), pool=None),
-        limits=httpx.Limits(max_connections=connections + 1, max_keepalive_connections=connections + 1),
+        timeout=httpx2.Timeout(timeout, connect=min(timeout, 15.0), pool=None),
+        limits=httpx2.Limits(max_connections=connections + 1, max_keepalive_connections=connections + 1),
         headers={"User-Agent": f"berth/{__version__}", "Accept-Encoding": "identity"},
     )
 
 
 @contextmanager
-def ask(client: httpx.Client, url: str, headers: Mapping[str, str], origin: Origin) -> Iterator[httpx.Response]:
+def ask(client: httpx2.Client, url: str, headers: Mapping[str, str], origin: Origin) -> Iterator[httpx2.Response]:
     """An accepted answer whose body has not been read. Raises ProvisionError for everything else.
 
-    httpx takes Authorization away when a redirect leads to another host.
+    httpx2 takes Authorization away when a redirect leads to another host.
     """
     with _connection_errors(url), client.stream("GET", url, headers=dict(headers)) as response:
         if any(step.url.scheme == "https" for step in response.history) and response.url.scheme != "https":
@@ -55,8 +55,8 @@ def ask(client: httpx.Client, url: str, headers: Mapping[str, str], origin: Orig
 
 
 def read_listing(
-    client: httpx.Client, url: str, headers: Mapping[str, str], origin: Origin
-) -> tuple[bytes, httpx.Headers]:
+    client: httpx2.Client, url: str, headers: Mapping[str, str], origin: Origin
+) -> tuple[bytes, httpx2.Headers]:
     """The body of a small answer, such as a listing, and its headers."""
     with ask(client, url, headers, origin) as response:
         content = bytearray()
@@ -72,20 +72,20 @@ def _connection_errors(url: str) -> Iterator[None]:
     where = shown_url(url)
     try:
         yield
-    except httpx.ProxyError as error:
+    except httpx2.ProxyError as error:
         raise ProvisionError(Reason.CONNECTION_FAILED, f"the proxy does not let us reach {where}: {error}") from error
-    except httpx.ConnectError as error:
+    except httpx2.ConnectError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise ProvisionError(
                 Reason.CERTIFICATE_REFUSED,
                 f"the certificate of {where} is not trusted: name the file with your CA in --ca-file or SSL_CERT_FILE",
             ) from error
         raise ProvisionError(Reason.CONNECTION_FAILED, f"{where} cannot be reached: {error}") from error
-    except httpx.ReadTimeout as error:
+    except httpx2.ReadTimeout as error:
         raise ProvisionError(Reason.STALLED, f"{where} sends nothing any more") from error
-    except httpx.TimeoutException as error:
+    except httpx2.TimeoutException as error:
         raise ProvisionError(Reason.CONNECTION_FAILED, f"{where} cannot be reached in time") from error
-    except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+    except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
         raise ProvisionError(Reason.CONNECTION_CUT, f"{where} broke off: {error}") from error
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
         raise ProvisionError(Reason.REQUEST_REFUSED, f"{where} cannot be asked: {type(error).__name__}") from error

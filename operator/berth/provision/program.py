@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from berth.provision import paths
 from berth.provision.client import make_client
@@ -155,7 +155,7 @@ class _Run:
         progress: Progress,
         clean: Callable[[str], str],
         stop: threading.Event,
-        http: httpx.Client,
+        http: httpx2.Client,
     ) -> None:
         self._request, self._volume, self._source, self._settings = request, volume, source, settings
         self._progress, self._clean, self._stop, self._http = progress, clean, stop, http

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 
 from berth.provision import answers, client, paths, space
 from berth.provision.answers import Origin, shown_url
@@ -102,7 +102,7 @@ class Transfer:
 
     def __init__(
         self,
-        http: httpx.Client,
+        http: httpx2.Client,
         volume: Volume,
         origin: Origin,
         progress: Progress,
@@ -291,7 +291,7 @@ class Transfer:
                 transfer.shortcut = str(response.url)
             self._store(transfer, index, came, response)
 
-    def _check_answer(self, transfer: FileTransfer, came: answers.Body, response: httpx.Response) -> None:
+    def _check_answer(self, transfer: FileTransfer, came: answers.Body, response: httpx2.Response) -> None:
         file = transfer.file
         tag = answers.strong_validator(response.headers)
         if file.validator and tag and tag != file.validator:
@@ -312,7 +312,7 @@ class Transfer:
                 f"nobody can tell whether {file.path} is complete: the server names no length; set source.sha256",
             )
 
-    def _store(self, transfer: FileTransfer, index: int, came: answers.Body, response: httpx.Response) -> None:
+    def _store(self, transfer: FileTransfer, index: int, came: answers.Body, response: httpx2.Response) -> None:
         partial = transfer.partial
         position = partial.position(index)
         end = came.start + came.length if came.length is not None else None

@@ -8,6 +8,7 @@ import json
 import os
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,7 +126,7 @@ class TestHuggingFace:
         self, hub: MisbehavingServer, downloads: Downloads
     ) -> None:
         hub.put_repository("org/repo", {"a.bin": CONTENT, "empty": b""})
-        names = {"sha": COMMIT, "siblings": [{"rfilename": "a.bin"}, {"rfilename": "empty"}]}
+        names = {"id": "org/repo", "sha": COMMIT, "siblings": [{"rfilename": "a.bin"}, {"rfilename": "empty"}]}
         hub.put("/api/models/org/repo/revision/main", json.dumps(names).encode())
         run = downloads.run("hf://org/repo", "--limit", str(len(CONTENT)))
         assert (run.code, run.message["bytesTotal"], run.message["verified"]) == (DONE, len(CONTENT), False)
@@ -135,13 +136,17 @@ class TestHuggingFace:
         "listing",
         [
             [],
-            {"sha": "main", "siblings": []},
-            {"sha": COMMIT, "siblings": ["a"]},
-            {"sha": COMMIT, "siblings": [{"rfilename": "a", "size": "many"}]},
-            {"sha": COMMIT, "siblings": [{"rfilename": "a", "size": -1}]},
-            {"sha": COMMIT, "siblings": [{"rfilename": "a", "size": 1 << 70}]},
-            {"sha": COMMIT, "siblings": [{"rfilename": "a", "lfs": 7}]},
+            {"sha": COMMIT, "siblings": []},
+            {"id": "org/repo", "sha": "main", "siblings": []},
+            {"id": "org/repo", "sha": COMMIT},
+            {"id": "org/repo", "sha": COMMIT, "siblings": ["a"]},
+            {"id": "org/repo", "sha": COMMIT, "siblings": [{"rfilename": 7}]},
+            {"id": "org/repo", "sha": COMMIT, "siblings": [{"rfilename": "a", "size": "many"}]},
+            {"id": "org/repo", "sha": COMMIT, "siblings": [{"rfilename": "a", "size": -1}]},
+            {"id": "org/repo", "sha": COMMIT, "siblings": [{"rfilename": "a", "size": 1 << 70}]},
+            {"id": "org/repo", "sha": COMMIT, "siblings": [{"rfilename": "a", "lfs": 7}]},
         ],
+        ids=str,
     )
     def test_a_listing_that_makes_no_sense_is_no_fault_of_berth(
         self, hub: MisbehavingServer, downloads: Downloads, listing: object
@@ -161,6 +166,47 @@ class TestHuggingFace:
         with pytest.raises(ProvisionError) as refused:
             source_for(Request(f"hf://{name}"), SourceSettings())
         assert refused.value.reason is Reason.INVALID_SOURCE
+
+    def test_a_name_that_the_hub_does_not_give_is_refused_without_asking(
+        self, hub: MisbehavingServer, downloads: Downloads
+    ) -> None:
+        run = downloads.run("hf://org/-repo")
+        assert (run.code, run.message["reason"]) == (FINAL, "InvalidSource")
+        assert hub.seen == []
+
+    def test_a_listing_that_does_not_end_is_not_kept_in_memory(
+        self, hub: MisbehavingServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("berth.provision.client._LONGEST_LISTING", 1000)
+        hub.put_repository("org/repo", {f"{number}.bin": b"" for number in range(20)})
+        assert downloads.run("hf://org/repo").message["reason"] == "RequestRefused"
+
+    def test_nothing_is_read_from_or_written_to_a_home(self, hub: MisbehavingServer, downloads: Downloads) -> None:
+        home = downloads.folder / "home"
+        (home / ".cache/huggingface").mkdir(parents=True)
+        (home / ".cache/huggingface/token").write_text(TOKEN)
+        before = sorted(home.rglob("*"))
+        hub.put_repository("org/repo", {"a.bin": CONTENT})
+        process = downloads.start("hf://org/repo", env={"HOME": str(home)})
+        process.communicate(timeout=30)
+        assert process.returncode == DONE
+        assert not any("Authorization" in seen.headers for seen in hub.seen)
+        assert sorted(home.rglob("*")) == before
+
+    def test_the_hub_is_told_who_asks(self, hub: MisbehavingServer, downloads: Downloads) -> None:
+        hub.put_repository("org/repo", {"a.bin": CONTENT})
+        assert downloads.run("hf://org/repo").code == DONE
+        assert all(seen.headers["User-Agent"].startswith("berth/") for seen in hub.seen)
+
+    def test_too_many_requests_for_the_listing_are_waited_out(
+        self, hub: MisbehavingServer, downloads: Downloads
+    ) -> None:
+        hub.put_repository("org/repo", {"a.bin": CONTENT})
+        listing = hub.resources["/api/models/org/repo/revision/main"]
+        listing.faults.append(Fault(status=429, headers={"Retry-After": "1"}))
+        begun = time.monotonic()
+        assert downloads.run("hf://org/repo").code == DONE
+        assert time.monotonic() - begun >= 1
 
 
 class TestOllama:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import httpx
+import httpx2
 
 from berth.provision.answers import Origin
 from berth.provision.listing import Listing
@@ -28,6 +28,6 @@ class Source(Protocol):
 
     origin: Origin
 
-    def list(self, client: httpx.Client, revision: str | None) -> Listing:
+    def list(self, client: httpx2.Client, revision: str | None) -> Listing:
         """What there is. `revision` is the one that an earlier, unfinished run found."""
         ...

@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote, urlsplit
 
-import httpx
+import httpx2
 
 from berth.provision.answers import Origin, shown_url
 from berth.provision.errors import ProvisionError, Reason
@@ -31,7 +31,7 @@ class HttpsSource:
         self._headers = settings.headers()
         self.origin = Origin(shown_url(request.uri), has_token=bool(settings.token))
 
-    def list(self, client: httpx.Client, revision: str | None) -> Listing:
+    def list(self, client: httpx2.Client, revision: str | None) -> Listing:
         """The file, with the size that the server tells."""
         file = RemoteFile(self._name, self._url, sha256=self._sha256, headers=self._headers)
         return Listing((probed(client, file, self.origin),))

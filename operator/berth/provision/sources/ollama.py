@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
+import httpx2
 
 from berth.provision.answers import Origin
 from berth.provision.client import read_listing
@@ -44,7 +44,7 @@ class OllamaSource:
         self._headers = settings.headers()
         self.origin = Origin(request.uri, has_token=bool(settings.token))
 
-    def list(self, client: httpx.Client, revision: str | None) -> Listing:
+    def list(self, client: httpx2.Client, revision: str | None) -> Listing:
         """The manifest. A tag that moved meanwhile does no harm: blobs are named by their digests."""
         headers = {**self._headers, "Accept": _ACCEPT}
         content, _ = read_listing(client, f"{self._base}/manifests/{self._tag}", headers, self.origin)

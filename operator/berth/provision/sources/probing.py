@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-import httpx
+import httpx2
 
 from berth.provision.answers import Origin, body, strong_validator
 from berth.provision.client import ask
@@ -10,7 +10,7 @@ from berth.provision.errors import ProvisionError
 from berth.provision.listing import RemoteFile
 
 
-def probed(client: httpx.Client, file: RemoteFile, origin: Origin) -> RemoteFile:
+def probed(client: httpx2.Client, file: RemoteFile, origin: Origin) -> RemoteFile:
     """The file with its size and ETag, as far as the server tells them.
 
     Asks for one byte: HEAD is refused by signed URLs, and an answer to a range tells the size of the whole.
