@@ -9,9 +9,11 @@ from typing import Any
 import yaml
 
 from berth.api.model import ModelSpec, RolloutStrategy
+from berth.planning.artifacts import artifact_of
 from berth.planning.children import ModelIdentity, desired_children
-from berth.planning.pod_template import render_pod_template
+from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.render_settings import Peer, RenderSettings
+from berth.planning.weights import Stored
 
 FOLDER = Path(__file__).parent
 NAMESPACE = "models"
@@ -26,8 +28,17 @@ def all_cases() -> list[str]:
 
 def model(case: str) -> dict[str, Any]:
     """The Model of a case, as a person would write it."""
-    loaded: dict[str, Any] = yaml.safe_load((FOLDER / f"{case}.model.yaml").read_text())
-    return loaded
+    return _documents(case)[0]
+
+
+def stored(case: str) -> Stored | None:
+    """Where a ModelCache has the weights of a case: a second document, where there is one."""
+    documents = _documents(case)
+    return Stored(**documents[1]) if len(documents) > 1 else None
+
+
+def _documents(case: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((FOLDER / f"{case}.model.yaml").read_text()))
 
 
 def manifests_path(case: str) -> Path:
@@ -35,15 +46,19 @@ def manifests_path(case: str) -> Path:
     return FOLDER / f"{case}.yaml"
 
 
-def render(model: dict[str, Any], *, namespace: str = NAMESPACE, uid: str = UID) -> list[dict[str, Any]]:
-    """What Berth makes of a Model."""
+def render(
+    model: dict[str, Any], *, namespace: str = NAMESPACE, uid: str = UID, stored: Stored | None = None
+) -> list[dict[str, Any]]:
+    """What Berth makes of a Model whose weights, if a ModelCache has them, are at `stored`."""
     spec = ModelSpec.model_validate(model["spec"])
     name = model["metadata"]["name"]
     return desired_children(
         ModelIdentity(namespace, name, uid),
         spec,
         SETTINGS,
-        render_pod_template(name, namespace, spec, SETTINGS),
+        render_pod_template(name, namespace, spec, SETTINGS, stored),
         replicas=spec.replicas,
         strategy=RolloutStrategy.IN_PLACE if spec.gpus.count else RolloutStrategy.SURGE,
+        inputs=template_inputs(spec, stored),
+        downloads=stored is None and artifact_of(model["spec"].get("source")) is not None,
     )

@@ -34,7 +34,7 @@ def manifests(where: Cluster, namespace: str) -> dict[Key, Manifest]:
     rendered = [
         manifest
         for case, model in models.items()
-        for manifest in cases.render(model, namespace=namespace, uid=uids[case])
+        for manifest in cases.render(model, namespace=namespace, uid=uids[case], stored=cases.stored(case))
     ]
     return {_key(manifest): manifest for manifest in rendered}
 

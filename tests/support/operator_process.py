@@ -37,6 +37,13 @@ def grant(cluster: Cluster, namespace: str) -> None:
             }
             for role in ("berth-operator", "berth-operator-lease")
         ),
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": f"berth-operator-nodes-{namespace}"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "berth-operator-nodes"},
+            "subjects": subjects,
+        },
     )
 
 

@@ -100,7 +100,7 @@ class Simulation:
         """The status, as it comes back from the API server."""
         self.writes += 1
         self.keep({**self.model, "status": dict(status)})
-        self.store.status_written(KEY, self.now)
+        self.store.memories.status_written(KEY, self.now)
 
     # ---- the operator ----------------------------------------------------------------------------------------
 

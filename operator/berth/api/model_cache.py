@@ -74,9 +74,7 @@ class CacheStorage(ApiType):
     """StorageClass of a new claim; the cluster's default when omitted."""
     size: MemoryQuantity | None = None
     """Size of a new claim, for example `500Gi`. Raising it enlarges the claim where its StorageClass allows that."""
-    access_modes: (
-        Annotated[list[AccessMode], Field(min_length=1, max_length=2, json_schema_extra=SET)] | None
-    ) = None
+    access_modes: Annotated[list[AccessMode], Field(min_length=1, max_length=2, json_schema_extra=SET)] | None = None
     """`ReadWriteOnce` (default; all Pods that use it run on one node) or `ReadWriteMany`."""
     reclaim: ReclaimPolicy = ReclaimPolicy.RETAIN
     """Whether a claim that Berth made goes with the ModelCache."""
@@ -119,7 +117,7 @@ class ModelCacheSpec(ApiType):
 
 CACHE_NAME_RULE = Rule(
     "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 52",
-    "metadata.name names other objects: start with a letter, use lower-case letters, digits and -, at most 52 characters",
+    "metadata.name names a volume: start with a letter, use lower-case letters, digits and -, at most 52 characters",
     ".metadata.name",
 )
 

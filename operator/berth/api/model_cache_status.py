@@ -120,6 +120,8 @@ class ProposedModel(ApiType):
     """The inference server that loads it."""
     uri: str
     """Its source.uri."""
+    files: Annotated[list[str], Field(max_length=32)] | None = None
+    """Its source.files; all when omitted."""
 
 
 class StoredArtifact(ApiType):
@@ -179,6 +181,8 @@ class StoredArtifact(ApiType):
     """Failures in a row."""
     failed_at: Timestamp | None = None
     """When the last attempt failed."""
+    retry_at: Timestamp | None = None
+    """When it is tried again by itself; a change of the spec does not wait for it."""
     inputs: str | None = None
     """Hash of what the last attempt was made from; a change of it starts a new one."""
     job: str | None = None
@@ -210,8 +214,8 @@ class Discovery(ApiType):
     """The same as a sentence."""
     attempt: int | None = None
     """Failures in a row."""
-    failed_at: Timestamp | None = None
-    """When the last attempt failed."""
+    retry_at: Timestamp | None = None
+    """When it is tried again."""
     job: str | None = None
     """uid of the Job whose end is recorded here."""
 

@@ -19,7 +19,7 @@ class SecretReference(ApiType):
 class ArtifactSource(ApiType):
     """One artifact: a source, and which of its files are taken."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.sha256) || self.uri.startsWith('https://')",
             "sha256 is for a single https:// file: remove it (hubs publish their own digests) or change the uri",

@@ -32,21 +32,15 @@ class UnsupportedSpecError(ValueError):
 class Weights:
     """Where the server finds its weights. Provisioning decides it, the backend only uses it.
 
-    Exactly one of `path` and `repository` is set, or none when there is no source (backend custom).
+    All of it is empty when there is no source (backend custom).
     """
 
     path: str = ""
     """File or folder inside the container."""
-    repository: str = ""
-    """A Hugging Face repository that the server fetches by itself."""
-    revision: str = ""
-    """Revision of the repository; empty for its default."""
     reference: str = ""
     """Name of the model inside a store that holds several (Ollama); empty when the source does not say."""
     volume: Mapping[str, Any] | None = None
     """Volume source to mount read-only, without its name; None when there is nothing to mount."""
-    env: tuple[Mapping[str, Any], ...] = ()
-    """Variables for fetching, such as a token from a Secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +177,6 @@ class Backend(ABC):
     name: ClassVar[BackendName]
     images: ClassVar[Mapping[str, str]] = {}
     """Pinned images by GPU vendor (the domain of the resource) and `cpu`."""
-    native_schemes: ClassVar[frozenset[str]] = frozenset()
-    """Schemes of source.uri that the server can fetch by itself."""
     loads: ClassVar[WeightsKind] = WeightsKind.FOLDER
     """What its weights are."""
     security: ClassVar[SecurityProfile] = SecurityProfile()

@@ -27,7 +27,6 @@ class Sglang(Backend):
 
     name = BackendName.SGLANG
     images: ClassVar = {NVIDIA: "lmsysorg/sglang:v0.5.23"}
-    native_schemes = frozenset({"hf"})
     api_key_env = "SGLANG_API_KEY"
 
     def server(self, request: ServerRequest) -> Server:
@@ -36,8 +35,7 @@ class Sglang(Backend):
         if len(request.served_names) > 1:
             raise UnsupportedSpecError("serving.servedNames", "SGLang serves one name: keep one")
         args = (
-            *("--model-path", weights.path or weights.repository),
-            *flag("--revision", weights.revision),
+            *("--model-path", weights.path),
             *("--served-model-name", *request.served_names),
             *("--host", "0.0.0.0", "--port", str(_PORT)),  # noqa: S104  # NetworkPolicy decides who may connect
             "--enable-metrics",

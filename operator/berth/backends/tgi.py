@@ -28,7 +28,6 @@ class Tgi(Backend):
 
     name = BackendName.TGI
     images: ClassVar = {NVIDIA: "ghcr.io/huggingface/text-generation-inference:3.3.7"}
-    native_schemes = frozenset({"hf"})
     # Its Python lies below /root, which only root may read (issue #3082), and writes beside itself.
     security = SecurityProfile(uid=0, gid=0, restricted=False, read_only_root=False)
     api_key_env = "API_KEY"
@@ -42,8 +41,7 @@ class Tgi(Backend):
         weights, spec, serving = request.weights, request.spec, request.serving
         context = serving.context_length
         args = (
-            *("--model-id", weights.path or weights.repository),
-            *flag("--revision", weights.revision),
+            *("--model-id", weights.path),
             *("--hostname", "0.0.0.0", "--port", str(_PORT)),  # noqa: S104  # NetworkPolicy decides who may connect
             *("--num-shard", str(spec.gpus.count)),
             *flag("--max-total-tokens", context),

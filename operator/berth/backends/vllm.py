@@ -35,7 +35,6 @@ class Vllm(Backend):
         AMD: "vllm/vllm-openai-rocm:v0.33.0",
         CPU: "public.ecr.aws/q9t5s3a7/vllm-cpu-release-repo:v0.33.0",
     }
-    native_schemes = frozenset({"hf"})
     # The image has a user `vllm` with this id since PR #40275; older ones run with any id and the variables below.
     security = SecurityProfile(uid=2000, gid=0)
     api_key_env = "VLLM_API_KEY"
@@ -44,8 +43,7 @@ class Vllm(Backend):
         """The command line of `vllm serve`."""
         weights, spec, serving = request.weights, request.spec, request.serving
         args = (
-            *("--model", weights.path or weights.repository),
-            *flag("--revision", weights.revision),
+            *("--model", weights.path),
             *("--served-model-name", *request.served_names),
             *("--host", "0.0.0.0", "--port", str(_PORT)),  # noqa: S104  # NetworkPolicy decides who may connect
             *flag("--tensor-parallel-size", spec.gpus.count if spec.gpus.count > 1 else None),

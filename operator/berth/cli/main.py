@@ -92,6 +92,26 @@ def main() -> None:
     help="Image of a backend's servers instead of the pinned one, for example from a mirror. Repeatable.",
 )
 @click.option(
+    "--provisioner-image",
+    envvar="BERTH_IMAGE",
+    metavar="IMAGE",
+    help="Berth's own image, in which downloads run. Default: the published one of this version.",
+)
+@click.option(
+    "--ephemeral-max",
+    default="20Gi",
+    show_default=True,
+    callback=lambda _context, _option, value: _parse_quantity(value),
+    help="Most that weights on a Pod's own volume may have; more needs a ModelCache.",
+)
+@click.option(
+    "--download-retry",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds until a failed download is tried again; they double with each failure.",
+)
+@click.option(
     "--allow-unsafe-pod-templates",
     is_flag=True,
     help="Let spec.podTemplate set hostPath, privileged and the like.",
@@ -113,6 +133,9 @@ def operator(
     config_patience: float,
     refusal_interval: float,
     images: dict[str, str],
+    provisioner_image: str | None,
+    ephemeral_max: str,
+    download_retry: float,
     allow_unsafe_pod_templates: bool,
     log_format: str,
     log_level: str,
@@ -129,12 +152,15 @@ def operator(
         render=RenderSettings(
             operator=Peer(lease_namespace, {"app.kubernetes.io/name": "berth"}),
             images=images,
+            **({"provisioner_image": provisioner_image} if provisioner_image else {}),
+            ephemeral_max=ephemeral_max,
             allow_unsafe_pod_template=allow_unsafe_pod_templates,
         ),
         crash_budget=crash_budget,
         image_pull_patience=image_pull_patience,
         config_patience=config_patience,
         refusal_interval=refusal_interval,
+        retry_first=download_retry,
     )
     settings = OperatorSettings(
         kubeconfig=kubeconfig,
@@ -159,6 +185,24 @@ def provision(arguments: tuple[str, ...]) -> None:
     from berth.provision.__main__ import main as run
 
     sys.exit(run(arguments))
+
+
+@main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def discover(arguments: tuple[str, ...]) -> None:
+    """List the models that are on a volume already."""
+    from berth.provision.discovery.__main__ import main as run
+
+    sys.exit(run(arguments))
+
+
+def _parse_quantity(value: str) -> str:
+    from berth.api.base import canonical_quantity
+
+    try:
+        return canonical_quantity(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _parse_images(values: tuple[str, ...]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from berth.api.base import API_VERSION
 from berth.cluster.errors import (
@@ -23,6 +24,7 @@ from berth.controllers.metrics import Metrics
 from berth.controllers.store import Key, Store
 from berth.controllers.sweep import WATCHED
 from berth.planning import names
+from berth.planning.cache_world import CacheWorld
 from berth.planning.equality import differences
 from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
@@ -47,16 +49,13 @@ class Executor:
         recorder: EventRecorder,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        enqueue: Callable[[Key], None],
     ) -> None:
-        self._gateway, self._store, self._recorder, self._metrics, self._clock = (
-            gateway,
-            store,
-            recorder,
-            metrics,
-            clock,
-        )
+        """`enqueue` has a Model or ModelCache looked at soon: what is written for one may concern others."""
+        self._gateway, self._store, self._recorder, self._metrics = gateway, store, recorder, metrics
+        self._clock, self._enqueue = clock, enqueue
 
-    async def carry_out(self, key: Key, world: ModelWorld, plan: Plan) -> bool:
+    async def carry_out(self, key: Key, world: ModelWorld | CacheWorld, plan: Plan) -> bool:
         """Carry out the plan; False when a refusal came or went, so that the key has to be planned again at once.
 
         Raises StaleDecisionError when the decision was outdated, ApiError when the API server failed.
@@ -67,8 +66,9 @@ class Executor:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        refused_before = {refusal.kind for refusal in world.refusals}
-        if not all(outcomes) or any(apply.manifest["kind"] in refused_before for apply in applies):
+        refused_before = {(refusal.kind, refusal.name) for refusal in world.refusals}
+        applied = {(apply.manifest["kind"], apply.manifest["metadata"]["name"]) for apply in applies}
+        if not all(outcomes) or applied & refused_before:
             return False
         for delete in deletes:
             await self._delete(delete)
@@ -89,7 +89,7 @@ class Executor:
             reason = self._refusal_reason(change, error)
             if reason is None:
                 raise
-            self._store.refuse(
+            self._store.memories.refuse(
                 key,
                 Refusal(
                     kind,
@@ -101,13 +101,19 @@ class Executor:
                 ),
             )
             return False
-        self._store.observe(applied)
+        self._take_in(key, applied)
         unequal = frozenset(self._unequal(change, applied))
         if unequal:
             self._metrics.unequal_applies.labels(kind=kind).inc()
             logger.warning("applied %s differs from what was wanted at %s", key, ", ".join(sorted(unequal)))
-        self._store.accept(key, kind, digest, unequal)
+        self._store.memories.accept(key, kind, metadata["name"], digest, unequal)
         return True
+
+    def _take_in(self, key: Key, written: dict[str, Any]) -> None:
+        """What was written is known at once; the watch brings nothing new then, so others are told here."""
+        for other in self._store.observe(written):
+            if other != key:
+                self._enqueue(other)
 
     @staticmethod
     def _unequal(change: Apply, applied: dict[str, object]) -> list[str]:
@@ -134,7 +140,7 @@ class Executor:
         if reason is Reason.NAME_CONFLICT:
             return (
                 f"{kind} {name} exists already and is not made by Berth; Berth leaves it alone. "
-                f"Give the Model another metadata.name or remove that {kind}"
+                f"Choose another metadata.name or remove that {kind}"
             )
         message = _IN_TEMPLATE.sub("spec.podTemplate.", redact(error.message))
         return f"the API server refuses {kind} {name}: {message}"
@@ -151,11 +157,11 @@ class Executor:
         except ResourceVersionConflictError as error:
             raise StaleDecisionError(str(error)) from error
 
-    async def _write_status(self, key: Key, world: ModelWorld, plan: Plan) -> None:
+    async def _write_status(self, key: Key, world: ModelWorld | CacheWorld, plan: Plan) -> None:
         subject = world.subject
         manifest = {
             "apiVersion": API_VERSION,
-            "kind": "Model",
+            "kind": subject.kind,
             "metadata": {
                 "name": subject.name,
                 "namespace": subject.namespace,
@@ -168,22 +174,16 @@ class Executor:
             written = await self._gateway.apply(manifest, force=True, subresource="status")
         except ResourceVersionConflictError as error:
             raise StaleDecisionError(str(error)) from error
-        self._store.observe(written)
-        self._store.status_written(key, self._clock())
+        self._take_in(key, written)
+        self._store.memories.status_written(key, self._clock())
+        for end in plan.downloads:
+            self._metrics.count_download(end)
         if plan.transition is not None:
-            before, after, reason = plan.transition
+            self._log_transition(key, *plan.transition)
+
+    def _log_transition(self, key: Key, before: str, after: str, reason: str) -> None:
+        what, name = key.kind.lower(), f"{key.namespace}/{key.name}"
+        if key.kind == "Model":
             self._metrics.transitions.labels(from_phase=before, to_phase=after).inc()
-            logger.info(
-                "model %s/%s: %s -> %s (%s)",
-                subject.namespace,
-                subject.name,
-                before,
-                after,
-                reason,
-                extra={
-                    "model": f"{subject.namespace}/{subject.name}",
-                    "from": before,
-                    "to": after,
-                    "reason": reason,
-                },
-            )
+        extra = {what: name, "from": before, "to": after, "reason": reason}
+        logger.info("%s %s: %s -> %s (%s)", what, name, before, after, reason, extra=extra)

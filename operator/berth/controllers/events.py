@@ -1,4 +1,4 @@
-"""Kubernetes Events on Models: one object per kind of news, counted when it repeats."""
+"""Kubernetes Events on Models and ModelCaches: one object per kind of news, counted when it repeats."""
 
 import hashlib
 import logging
@@ -73,7 +73,7 @@ class EventRecorder:
             "metadata": {"name": name, "namespace": subject.namespace},
             "involvedObject": {
                 "apiVersion": API_VERSION,
-                "kind": "Model",
+                "kind": subject.kind,
                 "name": subject.name,
                 "namespace": subject.namespace,
                 "uid": subject.uid,

@@ -1,6 +1,10 @@
 """What the operator tells Prometheus about itself."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from berth.planning.world import DownloadEnd
 
 
 class Metrics:
@@ -54,7 +58,56 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.caches = Gauge("berth_model_caches", "ModelCaches by phase", ["phase"], registry=self.registry)
+        self.cache_bytes = Gauge(
+            "berth_model_cache_used_bytes",
+            "Bytes that the artifacts of a ModelCache take",
+            ["namespace", "cache"],
+            registry=self.registry,
+        )
+        self.downloads = Counter(
+            "berth_downloads",
+            "Downloads that ended: result is Succeeded or Failed, reason says why one failed",
+            ["result", "reason"],
+            registry=self.registry,
+        )
+        self.download_bytes = Counter(
+            "berth_download_bytes", "Bytes that ended downloads fetched over the network", registry=self.registry
+        )
+        self.download_seconds = Histogram(
+            "berth_download_seconds",
+            "Seconds that downloads took",
+            buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600),
+            registry=self.registry,
+        )
+        self.download_retries = Counter(
+            "berth_download_retries",
+            "Requests that ended downloads made again, by what went wrong",
+            ["reason"],
+            registry=self.registry,
+        )
         self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
+
+    def count_download(self, end: DownloadEnd) -> None:
+        """Count a download whose end is recorded for the first time."""
+        self.downloads.labels(result="Failed" if end.reason else "Succeeded", reason=end.reason).inc()
+        self.download_bytes.inc(end.bytes_fetched)
+        self.download_seconds.observe(end.seconds)
+        for reason, count in end.retries.items():
+            self.download_retries.labels(reason=reason).inc(count)
+
+    def count_phases(self, models: Mapping[str, int], caches: Mapping[str, int]) -> None:
+        """Show how many Models and ModelCaches are in each phase."""
+        for gauge, counts in ((self.models, models), (self.caches, caches)):
+            gauge.clear()
+            for phase, count in counts.items():
+                gauge.labels(phase=phase).set(count)
+
+    def count_caches(self, used: Mapping[tuple[str, str], int]) -> None:
+        """Show how much each ModelCache holds, by namespace and name."""
+        self.cache_bytes.clear()
+        for (namespace, name), count in used.items():
+            self.cache_bytes.labels(namespace=namespace, cache=name).set(count)
 
     def observe_request(self, verb: str, resource: str, status: int, seconds: float) -> None:
         """Count one request to the Kubernetes API; `status` is the HTTP status, 0 when none came."""

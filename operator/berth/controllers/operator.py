@@ -20,6 +20,7 @@ from berth.controllers.carry_out import Executor
 from berth.controllers.events import EventRecorder
 from berth.controllers.health import HealthServer
 from berth.controllers.metrics import Metrics
+from berth.controllers.progress_polling import ProgressPoller
 from berth.controllers.queue import WorkQueue
 from berth.controllers.store import Key, Store
 from berth.controllers.sweep import Sweeper, fill
@@ -104,12 +105,13 @@ class Operator:
             return datetime.now(UTC)
 
         recorder = EventRecorder(gateway, "berth-operator", settings.identity, clock)
-        executor = Executor(gateway, store, recorder, self.metrics, clock)
+        executor = Executor(gateway, store, recorder, self.metrics, clock, queue.add)
         workers = Workers(store, queue, executor, settings.policy, self.metrics, clock, settings.workers)
         sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, settings.sweep_interval)
+        poller = ProgressPoller(store, queue.add)
         logger.info("leading as %s", settings.identity)
         await fill(store, gateway, settings.namespace)
-        for key in store.model_keys():
+        for key in store.all_keys():
             queue.add(key)
         gc.collect()
         gc.freeze()  # imports and the first fill live for ever: full collections need not walk them
@@ -117,7 +119,8 @@ class Operator:
         tasks = [
             asyncio.create_task(workers.run(), name="workers"),
             asyncio.create_task(sweeper.run(), name="sweeper"),
-            asyncio.create_task(self._count_models(), name="count-models"),
+            asyncio.create_task(poller.run(), name="progress"),
+            asyncio.create_task(self._count(), name="count"),
         ]
         tasks[0].add_done_callback(self._workers_ended)
         await workers.started.wait()  # their own tasks as well
@@ -132,15 +135,10 @@ class Operator:
             await asyncio.gather(*tasks, return_exceptions=True)
             logger.info("stopped")
 
-    async def _count_models(self) -> None:
-        shown: set[str] = set()
+    async def _count(self) -> None:
         while True:
-            counts = self.store.phases()
-            for phase in shown - counts.keys():
-                self.metrics.models.labels(phase=phase).set(0)
-            for phase, count in counts.items():
-                self.metrics.models.labels(phase=phase).set(count)
-            shown |= counts.keys()
+            self.metrics.count_phases(self.store.phases("Model"), self.store.phases("ModelCache"))
+            self.metrics.count_caches(self.store.used_bytes())
             await asyncio.sleep(5)
 
     def _workers_ended(self, task: "asyncio.Task[None]") -> None:

@@ -6,30 +6,28 @@ our own. Kubernetes promises comparable resourceVersions since 1.35 (KEP-5504) a
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
-from berth.planning.world import Child, ModelWorld, Pod, Refusal, Subject, child_from, pod_from, subject_from
+from berth.controllers.memories import Memories
+from berth.controllers.relations import Key, Relations
+from berth.planning import names
+from berth.planning.cache_world import CacheWorld, Node, node_from
+from berth.planning.world import CLAIM, Child, ModelWorld, Pod, Subject, child_from, pod_from, subject_from
 
-CHILD_KINDS = ("Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget")
-KINDS = ("Model", "Pod", *CHILD_KINDS)
+__all__ = ["Key", "Keys", "Store", "version_number"]
+
+SUBJECT_KINDS = ("Model", "ModelCache")
+MODEL_KINDS = ("Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget")
+CHILD_KINDS = (*MODEL_KINDS, CLAIM, "Job")
+KINDS = (*SUBJECT_KINDS, "Pod", "Node", *CHILD_KINDS)
 _TOMBSTONES = 10_000
 _NOTHING = b"{}"  # the body of an object that is not ours
+_WITH_STATUS = (CLAIM, "Job")
+"""Kinds whose whole status matters to a plan."""
 
-
-class Key(NamedTuple):
-    """Who a reconciliation is about."""
-
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}/{self.namespace}/{self.name}"
-
-
+Keys = tuple[Key, ...]
 _Projection = TypeVar("_Projection", Subject, Pod, Child)
 _Names = tuple[str, str]
 
@@ -40,64 +38,69 @@ def version_number(resource_version: str) -> int:
 
 
 class Store:
-    """Projections by kind and name, with the index from a Model to its Pods."""
+    """Projections by kind and name. What belongs to what is in `relations`, what this process did in `memories`."""
 
     def __init__(self) -> None:
-        self._models: dict[_Names, Subject] = {}
+        self._subjects: dict[str, dict[_Names, Subject]] = {kind: {} for kind in SUBJECT_KINDS}
         self._pods: dict[_Names, Pod] = {}
+        self._nodes: dict[str, tuple[Node, str, str]] = {}  # with uid and resourceVersion
         self._children: dict[str, dict[_Names, Child]] = {kind: {} for kind in CHILD_KINDS}
         self._digests: dict[str, bytes] = {}  # uid of a child -> what of it matters to a plan
-        self._pods_of: defaultdict[_Names, set[_Names]] = defaultdict(set)
+        self._relations = Relations()
         # uids of objects that are gone, with the version of their end: older news that comes late must not raise them
         self._buried: OrderedDict[str, float] = OrderedDict()
-        self._refusals: dict[_Names, dict[str, Refusal]] = {}
-        self._stubborn: dict[_Names, dict[str, tuple[str, frozenset[str]]]] = {}
-        self._status_written_at: dict[_Names, datetime] = {}
+        self.memories = Memories(lambda key: (key.namespace, key.name) in self._subjects[key.kind])
 
     # ---- news ------------------------------------------------------------------------------------------------
 
-    def observe(self, manifest: Mapping[str, Any]) -> Key | None:
-        """Take in an object as the API server showed it; returns the key to reconcile, None when nothing matters."""
+    def observe(self, manifest: Mapping[str, Any]) -> Keys:
+        """Take in an object as the API server showed it; returns the keys to reconcile, none when nothing matters."""
         kind, metadata = manifest["kind"], manifest["metadata"]
         ended = self._buried.get(metadata["uid"])
         if ended is not None:
             if version_number(metadata["resourceVersion"]) <= ended:
-                return None
+                return ()
             del self._buried[metadata["uid"]]
-        if kind == "Model":
-            return self._observe_model(subject_from(manifest))
+        if kind in SUBJECT_KINDS:
+            return self._observe_subject(subject_from(manifest))
         if kind == "Pod":
             return self._observe_pod(pod_from(manifest))
+        if kind == "Node":
+            return self._observe_node(node_from(manifest), metadata)
         return self._observe_child(child_from(manifest), manifest)
 
-    def forget(self, kind: str, namespace: str, name: str, uid: str, resource_version: str | None = None) -> Key | None:
-        """The object is gone; returns the key to reconcile.
+    def forget(self, kind: str, namespace: str, name: str, uid: str, resource_version: str | None = None) -> Keys:
+        """The object is gone; returns the keys to reconcile.
 
         `resource_version` is that of its end. A watch with a label selector also calls an object deleted that has
         lost its labels, and which may come back: newer news of it is believed. None means gone for good.
         """
         ended = float("inf") if resource_version is None else version_number(resource_version)
-        names = (namespace, name)
+        if kind == "Node":
+            gone = self._nodes.pop(name, None)
+            return self._existing(*self._caches()) if gone is not None else ()
+        where = (namespace, name)
         table = self._table(kind)
-        known = table.get(names)
+        known = table.get(where)
         if known is not None and known.uid == uid and version_number(known.resource_version) > ended:
-            return None  # it came back before the news of its end did
+            return ()  # it came back before the news of its end did
         self._bury(uid, ended)
         if known is None or known.uid != uid:
-            return None
-        del table[names]
+            return ()
+        del table[where]
         if isinstance(known, Subject):
-            self._forget_memories(names)
-            return None  # the garbage collector does the rest
+            self.memories.forget(Key(kind, *where))
+            return self._existing(*self._relations.drop_subject(known))  # the garbage collector does the rest
         if isinstance(known, Pod):
-            self._unlist(known)
-            return self._model_key(namespace, known.model)
+            self._relations.drop_pod(known)
+            self.memories.progress.pop(where, None)
+            return self._existing(*self._relations.of_pod(known))
         self._digests.pop(uid, None)
-        return self._model_key(namespace, name)
+        return self._existing(*self._relations.drop_child(known))
 
     def _table(self, kind: str) -> dict[_Names, Any]:
-        if kind == "Model":
-            return self._models
+        if kind in SUBJECT_KINDS:
+            return self._subjects[kind]
         return self._pods if kind == "Pod" else self._children[kind]
 
     def _bury(self, uid: str, ended: float) -> None:
@@ -106,129 +109,152 @@ class Store:
         while len(self._buried) > _TOMBSTONES:
             self._buried.popitem(last=False)
 
-    def _unlist(self, pod: Pod) -> None:
-        """Take a Pod out of the index."""
-        owner = (pod.namespace, pod.model)
-        self._pods_of[owner].discard((pod.namespace, pod.name))
-        if not self._pods_of[owner]:
-            del self._pods_of[owner]
+    def _existing(self, *keys: Key) -> Keys:
+        """Those keys whose subject is there, each once."""
+        return tuple(dict.fromkeys(key for key in keys if (key.namespace, key.name) in self._subjects[key.kind]))
 
-    def _forget_memories(self, names: _Names) -> None:
-        self._refusals.pop(names, None)
-        self._stubborn.pop(names, None)
-        self._status_written_at.pop(names, None)
+    def _caches(self) -> Iterator[Key]:
+        for where in self._subjects["ModelCache"]:
+            yield Key("ModelCache", *where)
 
-    def _observe_model(self, model: Subject) -> Key | None:
-        names = (model.namespace, model.name)
-        known = self._models.get(names)
-        if not _is_news(known, model):
-            return None
-        self._models[names] = model
-        if known is not None and known.uid != model.uid:
-            self._forget_memories(names)  # they are about a namesake that is gone
-        if known is not None and known.uid == model.uid and _same_model(known, model):
-            return None
-        return Key("Model", *names)
+    def _observe_subject(self, subject: Subject) -> Keys:
+        where = (subject.namespace, subject.name)
+        table = self._subjects[subject.kind]
+        known = table.get(where)
+        if not _is_news(known, subject):
+            return ()
+        table[where] = subject
+        key = Key(subject.kind, *where)
+        if known is not None and known.uid != subject.uid:
+            self.memories.forget(key)  # they are about a namesake that is gone
+            known = None
+        touched = self._relations.put_subject(known, subject)
+        if known is not None and _same_subject(known, subject):
+            return ()
+        return self._existing(key, *touched)
 
-    def _observe_pod(self, pod: Pod) -> Key | None:
-        names = (pod.namespace, pod.name)
-        known = self._pods.get(names)
+    def _observe_pod(self, pod: Pod) -> Keys:
+        where = (pod.namespace, pod.name)
+        known = self._pods.get(where)
         if not _is_news(known, pod):
-            return None
-        self._pods[names] = pod
-        if known is not None and known.model != pod.model:
-            self._unlist(known)  # somebody gave it another label, to take it out of service
-        self._pods_of[pod.namespace, pod.model].add(names)
+            return ()
+        self._pods[where] = pod
+        if known is not None:
+            self._relations.drop_pod(known)  # somebody may have given it another label, to take it out of service
+        self._relations.put_pod(pod)
         if known is not None and known.uid == pod.uid and _same_pod(known, pod):
-            return None
-        key = self._model_key(pod.namespace, pod.model)
-        if known is not None and known.model != pod.model:
-            key = self._model_key(pod.namespace, known.model) or key
-        return key
+            return ()
+        return self._existing(*self._relations.of_pod(pod), *(self._relations.of_pod(known) if known else ()))
 
-    def _observe_child(self, child: Child, manifest: Mapping[str, Any]) -> Key | None:
-        names = (child.namespace, child.name)
-        known = self._children[child.kind].get(names)
+    def _observe_node(self, node: Node, metadata: Mapping[str, Any]) -> Keys:
+        known = self._nodes.get(node.name)
+        if known is not None and version_number(metadata["resourceVersion"]) <= version_number(known[2]):
+            return ()
+        self._nodes[node.name] = (node, metadata["uid"], metadata["resourceVersion"])
+        return () if known is not None and known[0] == node else self._existing(*self._caches())
+
+    def _observe_child(self, child: Child, manifest: Mapping[str, Any]) -> Keys:
+        where = (child.namespace, child.name)
+        known = self._children[child.kind].get(where)
         if not _is_news(known, child):
-            return None
-        self._children[child.kind][names] = child
+            return ()
+        self._children[child.kind][where] = child
+        touched = self._relations.put_child(known, child)
         digest = _digest(manifest) if child.body != _NOTHING else b""
         before = self._digests.pop(known.uid, b"") if known is not None else b""
         if digest:
             self._digests[child.uid] = digest
         same = known is not None and known.uid == child.uid and known.deleting == child.deleting and before == digest
         if same and known is not None and known.owner_uid == child.owner_uid:
-            return None
-        return self._model_key(child.namespace, child.name)  # whatever its labels say: a child has its Model's name
-
-    def _model_key(self, namespace: str, name: str) -> Key | None:
-        return Key("Model", namespace, name) if (namespace, name) in self._models else None
-
-    # ---- what this process remembers of its own writes; all of it may be lost ------------------------------------
-
-    def refuse(self, key: Key, refusal: Refusal) -> None:
-        """Remember that the API server refused an object, for the next plan."""
-        if (key.namespace, key.name) not in self._models:
-            return  # deleted meanwhile
-        self._refusals.setdefault((key.namespace, key.name), {})[refusal.kind] = refusal
-
-    def accept(self, key: Key, kind: str, applied_hash: str, unequal: frozenset[str]) -> None:
-        """Remember that an object was applied, and which leaves the API server kept different."""
-        names = (key.namespace, key.name)
-        if names not in self._models:
-            return  # deleted meanwhile
-        if (refusals := self._refusals.get(names)) and refusals.pop(kind, None) and not refusals:
-            del self._refusals[names]
-        if unequal:
-            self._stubborn.setdefault(names, {})[kind] = (applied_hash, unequal)
-        elif names in self._stubborn:
-            self._stubborn[names].pop(kind, None)
-
-    def status_written(self, key: Key, now: datetime) -> None:
-        """Remember when the status was written."""
-        if (key.namespace, key.name) in self._models:
-            self._status_written_at[key.namespace, key.name] = now
+            return ()
+        return self._existing(*touched)
 
     # ---- what is known -------------------------------------------------------------------------------------------
 
-    def gather(self, key: Key) -> ModelWorld | None:
-        """The World for one Model; None when there is no such Model."""
-        names = (key.namespace, key.name)
-        model = self._models.get(names)
-        if model is None:
+    def gather(self, key: Key) -> ModelWorld | CacheWorld | None:
+        """The World for one Model or ModelCache; None when there is none of that name."""
+        subject = self._subjects[key.kind].get((key.namespace, key.name))
+        if subject is None:
             return None
-        children = (self._children[kind].get(names) for kind in CHILD_KINDS)
+        return self._model_world(key, subject) if key.kind == "Model" else self._cache_world(key, subject)
+
+    def _model_world(self, key: Key, model: Subject) -> ModelWorld:
+        where = (key.namespace, key.name)
+        pods = self._pods_at(self._relations.pods_of(key))
+        children = (self._children[kind].get(where) for kind in MODEL_KINDS)
+        cache_key = self._relations.cache_of(key)
+        cache = self._subjects["ModelCache"].get((cache_key.namespace, cache_key.name)) if cache_key else None
         return ModelWorld(
             subject=model,
             children=tuple(child for child in children if child is not None),
-            pods=tuple(self._pods[pod] for pod in sorted(self._pods_of.get(names, ()))),
-            refusals=tuple(self._refusals.get(names, {}).values()),
-            status_written_at=self._status_written_at.get(names),
-            stubborn=self._stubborn.get(names, {}),
+            pods=pods,
+            refusals=self.memories.refusals(key),
+            status_written_at=self.memories.status_written_at(key),
+            stubborn=self.memories.stubborn(key),
+            cache=cache,
+            progress=self.memories.progress_of(pods),
         )
 
-    def model_keys(self) -> Iterator[Key]:
-        """The keys of all Models."""
-        for namespace, name in tuple(self._models):
-            yield Key("Model", namespace, name)
+    def _cache_world(self, key: Key, cache: Subject) -> CacheWorld:
+        namespace = key.namespace
+        pods = self._pods_at(self._relations.pods_of(key))
+        models = (self._subjects["Model"].get((one.namespace, one.name)) for one in self._relations.models_of(key))
+        claim = self._relations.claim_of(key)
+        jobs = (self._children["Job"].get((namespace, name)) for name in sorted(self._relations.jobs_of(key)))
+        return CacheWorld(
+            subject=cache,
+            claim=self._children[CLAIM].get((namespace, claim)),
+            policy=self._children["NetworkPolicy"].get((namespace, names.cache_object(key.name))),
+            jobs=tuple(job for job in jobs if job is not None and job.owner_uid == cache.uid),
+            pods=pods,
+            models=tuple(model for model in models if model is not None),
+            nodes=tuple(node for node, *_ in self._nodes.values()),
+            progress=self.memories.progress_of(pods),
+            refusals=self.memories.refusals(key),
+            status_written_at=self.memories.status_written_at(key),
+            stubborn=self.memories.stubborn(key),
+        )
 
-    def phases(self) -> dict[str, int]:
-        """How many Models are in each phase."""
+    def _pods_at(self, places: set[_Names]) -> tuple[Pod, ...]:
+        return tuple(self._pods[place] for place in sorted(places))
+
+    def all_keys(self) -> Iterator[Key]:
+        """The keys of everything that is reconciled."""
+        for kind, table in self._subjects.items():
+            for where in tuple(table):
+                yield Key(kind, *where)
+
+    def keys_of(self, pod: Pod) -> Keys:
+        """Who a Pod belongs to."""
+        return self._existing(*self._relations.of_pod(pod))
+
+    def downloading_pods(self) -> list[Pod]:
+        """Pods that can be asked how far their download is."""
+        return [pod for pod in self._pods.values() if pod.address and _downloads(pod)]
+
+    def phases(self, kind: str = "Model") -> dict[str, int]:
+        """How many Models or ModelCaches are in each phase."""
         counts: defaultdict[str, int] = defaultdict(int)
-        for model in self._models.values():
-            counts[model.status.get("phase", "Pending")] += 1
+        for subject in self._subjects[kind].values():
+            counts[subject.status.get("phase", "Pending")] += 1
         return dict(counts)
 
+    def used_bytes(self) -> dict[_Names, int]:
+        """Bytes that each ModelCache holds."""
+        return {where: int(one.status.get("usedBytes") or 0) for where, one in self._subjects["ModelCache"].items()}
+
     def known(self, kind: str) -> dict[_Names, tuple[str, str]]:
-        """uid and resourceVersion of every object of a kind, for the sweep."""
-        return {names: (seen.uid, seen.resource_version) for names, seen in self._table(kind).items()}
+        """uid and resourceVersion of every object of a kind, for the sweep. Nodes have an empty namespace."""
+        if kind == "Node":
+            return {("", name): (uid, version) for name, (_, uid, version) in self._nodes.items()}
+        return {where: (seen.uid, seen.resource_version) for where, seen in self._table(kind).items()}
 
 
 def _is_news(known: _Projection | None, seen: _Projection) -> bool:
     return known is None or version_number(seen.resource_version) > version_number(known.resource_version)
 
 
-def _same_model(known: Subject, seen: Subject) -> bool:
+def _same_subject(known: Subject, seen: Subject) -> bool:
     """Whether nothing changed that a plan depends on. A changed status matters: somebody may have edited it."""
     return (
         known.generation == seen.generation
@@ -242,13 +268,21 @@ def _same_pod(known: Pod, seen: Pod) -> bool:
     return all(getattr(known, field) == getattr(seen, field) for field in Pod.__slots__ if field != "resource_version")
 
 
+def _downloads(pod: Pod) -> bool:
+    container = pod.provisioner
+    return container is not None and container.running_since is not None
+
+
 def _digest(manifest: Mapping[str, Any]) -> bytes:
-    """What of a child matters to a plan: all but its status, of which only refusals of Pods do."""
-    metadata = manifest["metadata"]
+    """What of a child matters to a plan: of most, all but the status, of which only refusals of Pods do."""
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
     kept = [
         manifest.get("spec"),
         *(metadata.get(part) for part in ("labels", "annotations", "ownerReferences")),
     ]
-    conditions = (manifest.get("status") or {}).get("conditions") or ()
-    kept.append([(c.get("message")) for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"])
+    if manifest["kind"] in _WITH_STATUS:
+        kept.append(status)
+    else:
+        conditions = status.get("conditions") or ()
+        kept.append([c.get("message") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"])
     return hash(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).to_bytes(8, "big", signed=True)

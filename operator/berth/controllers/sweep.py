@@ -13,7 +13,7 @@ from berth.cluster.errors import NotFoundError
 from berth.cluster.gateway import Gateway
 from berth.cluster.resources import ResourceType
 from berth.controllers.metrics import Metrics
-from berth.controllers.store import Key, Store, version_number
+from berth.controllers.store import Key, Keys, Store, version_number
 from berth.planning.names import MANAGED_BY, MANAGED_BY_LABEL, MANAGED_SELECTOR
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,11 @@ WATCHED: dict[str, tuple[ResourceType, str | None]] = {
     "NetworkPolicy": (resources.NETWORK_POLICIES, MANAGED_SELECTOR),
     "PodDisruptionBudget": (resources.POD_DISRUPTION_BUDGETS, MANAGED_SELECTOR),
     "Pod": (resources.PODS, MANAGED_SELECTOR),
+    "ModelCache": (resources.MODEL_CACHES, None),
+    # All claims: a cache may use one that a person made.
+    "PersistentVolumeClaim": (resources.PERSISTENT_VOLUME_CLAIMS, None),
+    "Job": (resources.JOBS, MANAGED_SELECTOR),
+    "Node": (resources.NODES, None),
 }
 """What is watched, and by which label selector."""
 
@@ -37,7 +42,8 @@ async def fill(store: Store, gateway: Gateway, namespace: str | None) -> None:
     Raises ApiError when a kind cannot be listed.
     """
     for kind, (resource, selector) in WATCHED.items():
-        listed, _ = await gateway.list(resource, namespace=namespace, label_selector=selector)
+        where = namespace if resource.namespaced else None
+        listed, _ = await gateway.list(resource, namespace=where, label_selector=selector)
         for manifest in listed:
             manifest.setdefault("kind", kind)
             store.observe(manifest)
@@ -92,10 +98,9 @@ class Sweeper:
     async def _suspects(self, kind: str) -> set[tuple[str, str]]:
         """Names of objects that the API server has in a newer version than the store, or not at all."""
         resource, selector = WATCHED[kind]
-        listed, _ = await self._gateway.list(
-            resource, namespace=self._namespace, label_selector=selector, metadata_only=True
-        )
-        there = {(m["metadata"]["namespace"], m["metadata"]["name"]): m["metadata"] for m in listed}
+        where = self._namespace if resource.namespaced else None
+        listed, _ = await self._gateway.list(resource, namespace=where, label_selector=selector, metadata_only=True)
+        there = {(m["metadata"].get("namespace", ""), m["metadata"]["name"]): m["metadata"] for m in listed}
         suspects = set()
         known = self._store.known(kind)
         for names in there.keys() | known.keys():
@@ -110,7 +115,7 @@ class Sweeper:
         resource, selector = WATCHED[kind]
         known = self._store.known(kind).get((namespace, name))
         try:
-            manifest = await self._gateway.get(resource, namespace, name)
+            manifest = await self._gateway.get(resource, namespace or None, name)
         except NotFoundError:
             manifest = None
         if known is not None and (manifest is None or manifest["metadata"]["uid"] != known[0]):
@@ -125,6 +130,6 @@ class Sweeper:
                 self._tell(self._store.observe({**manifest, "kind": kind}))
         logger.warning("%s %s/%s had changed unseen by the watches", kind, namespace, name)
 
-    def _tell(self, key: Key | None) -> None:
-        if key is not None:
+    def _tell(self, keys: Keys) -> None:
+        for key in keys:
             self._enqueue(key)

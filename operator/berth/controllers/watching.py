@@ -156,14 +156,14 @@ class Watches:
             self.take_in(kind, event)
 
     def take_in(self, kind: str, event: kopf.RawEvent) -> None:
-        """One event of a watch: into the store, and its key into the queue."""
+        """One event of a watch: into the store, and whom it concerns into the queue."""
         manifest: dict[str, Any] = dict(event["object"])
         manifest.setdefault("kind", kind)  # items of a list carry no kind
         if event["type"] == "DELETED":
             metadata = manifest["metadata"]
-            where = (metadata["namespace"], metadata["name"])
-            key = self._store.forget(kind, *where, metadata["uid"], metadata["resourceVersion"])
+            where = (metadata.get("namespace", ""), metadata["name"])
+            keys = self._store.forget(kind, *where, metadata["uid"], metadata["resourceVersion"])
         else:
-            key = self._store.observe(manifest)
-        if key is not None:
+            keys = self._store.observe(manifest)
+        for key in keys:
             self._enqueue(key)

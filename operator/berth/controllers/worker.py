@@ -11,6 +11,8 @@ from berth.controllers.carry_out import Executor, StaleDecisionError
 from berth.controllers.metrics import Metrics
 from berth.controllers.queue import WorkQueue
 from berth.controllers.store import Key, Store
+from berth.planning.cache_plan import decide_cache
+from berth.planning.cache_world import CacheWorld
 from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
 
@@ -66,7 +68,11 @@ class Workers:
             self._queue.done(key)
             return "done"
         try:
-            plan = decide(world, self._clock(), self._policy)
+            now = self._clock()
+            if isinstance(world, CacheWorld):
+                plan = decide_cache(world, now, self._policy)
+            else:
+                plan = decide(world, now, self._policy)
             complete = await self._executor.carry_out(key, world, plan)
         except StaleDecisionError as stale:
             delay = self._queue.failed(key)

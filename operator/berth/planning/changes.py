@@ -35,7 +35,7 @@ def plan_changes(
     policy: Policy,
     now: datetime,
 ) -> Changes:
-    """The writes for the children of one Model. All mappings are by kind.
+    """The writes for the children of one Model or ModelCache. All mappings are by kind.
 
     Only objects seen with our controller ownerReference are applied with force and deleted. Another's object is
     never written: `NameConflict` says so. The first Deployment waits until everything else has been seen: no server
@@ -87,20 +87,26 @@ def _foreign(subject: Subject, child: Child) -> str | None:
         return None
     if child.deleting:
         return None  # it is about to go: nothing is written to it meanwhile, see _apply
-    if not child.owner_uid and child.model == subject.name:
-        return None  # orphaned on purpose: the recreated Model adopts its own
+    if not child.owner_uid and _named_owner(subject, child) == subject.name:
+        return None  # orphaned on purpose, or a claim that outlives its cache: the recreated one adopts its own
     if left_by_predecessor(subject, child):
         return None
     whose = f"controlled by {child.owner_kind} of another owner" if child.owner_uid else "not made by Berth"
     return (
         f"{child.kind} {child.name} exists already and is {whose}; Berth leaves it alone. "
-        f"Give the Model another metadata.name or remove that {child.kind}"
+        f"Give the {subject.kind} another metadata.name or remove that {child.kind}"
     )
 
 
+def _named_owner(subject: Subject, child: Child) -> str:
+    """Whose child its labels say it is."""
+    return child.model if subject.kind == "Model" else child.cache
+
+
 def left_by_predecessor(subject: Subject, child: Child) -> bool:
-    """Whether it belongs to a deleted Model of the same name: the garbage collector is about to remove it."""
-    return child.owner_kind == "Model" and child.owner_uid != subject.uid and child.model == subject.name
+    """Whether it belongs to a deleted namesake: the garbage collector is about to remove it."""
+    namesake = child.owner_kind == subject.kind and _named_owner(subject, child) == subject.name
+    return namesake and child.owner_uid != subject.uid
 
 
 def _apply(

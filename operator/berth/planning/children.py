@@ -49,11 +49,12 @@ def render_deployment(
     replicas: int,
     strategy: RolloutStrategy,
     inputs: str | None = None,
+    weights: str = "",
 ) -> Manifest:
     """The Deployment of the servers.
 
-    `pod_template` may be one that was rendered before; `inputs` is then the hash of what it was rendered from,
-    where that is not the present spec. `strategy` is decided: not Auto.
+    `pod_template` may be one that was rendered before; `inputs` is the hash of what it was rendered from, that of
+    the present spec when omitted. `weights` notes where its weights are. `strategy` is decided: not Auto.
     """
     digest = template_hash(pod_template)
     metadata = pod_template.get("metadata") or {}
@@ -80,6 +81,8 @@ def render_deployment(
         names.TEMPLATE_INPUTS_ANNOTATION: template_inputs(spec) if inputs is None else inputs,
         names.POD_TEMPLATE_ANNOTATION: canonical_json(pod_template),
     }
+    if weights:
+        annotations[names.WEIGHTS_ANNOTATION] = weights
     return _child(identity, spec, "apps/v1", "Deployment", body, annotations)
 
 
@@ -97,16 +100,23 @@ def render_service(identity: ModelIdentity, spec: ModelSpec, *, accepting: bool 
     return _child(identity, spec, "v1", "Service", {"type": "ClusterIP", "selector": selector, "ports": [port]})
 
 
-def render_network_policy(identity: ModelIdentity, spec: ModelSpec, settings: RenderSettings) -> Manifest:
-    """Who may reach the servers: whom the Model names or else its namespace, and always Berth and the scraper."""
+def render_network_policy(
+    identity: ModelIdentity, spec: ModelSpec, settings: RenderSettings, *, downloads: bool = False
+) -> Manifest:
+    """Who may reach the servers: whom the Model names or else its namespace, and always Berth and the scraper.
+
+    `downloads` says that the Pods download their weights themselves: Berth and the scraper may ask how far they are.
+    """
     allowed = spec.network.allow_from if spec.network else None
     peers = [{"podSelector": {}}] if allowed is None else [peer.to_json() for peer in allowed]
-    peers += [_peer(peer) for peer in (settings.operator, settings.scraper) if peer is not None]
-    port = {"port": names.SERVER_PORT_NAME, "protocol": "TCP"}
+    watchers = watching_peers(settings)
+    ingress: list[Manifest] = [{"from": peers + watchers, "ports": [_port(names.SERVER_PORT_NAME)]}]
+    if downloads:
+        ingress.append({"from": watchers, "ports": [_port(names.PROGRESS_PORT)]})
     body = {
         "podSelector": {"matchLabels": names.server_selector(identity.name)},
         "policyTypes": ["Ingress"],
-        "ingress": [{"from": peers, "ports": [port]}],
+        "ingress": ingress,
     }
     return _child(identity, spec, "networking.k8s.io/v1", "NetworkPolicy", body)
 
@@ -131,16 +141,26 @@ def desired_children(
     strategy: RolloutStrategy,
     inputs: str | None = None,
     accepting: bool = True,
+    downloads: bool = False,
 ) -> list[Manifest]:
     """Everything that a Model consists of, in the order in which it is best made."""
     children = [
-        render_network_policy(identity, spec, settings),
+        render_network_policy(identity, spec, settings, downloads=downloads),
         render_service(identity, spec, accepting=accepting),
         render_deployment(identity, spec, pod_template, replicas=replicas, strategy=strategy, inputs=inputs),
     ]
     if spec.replicas > 1:
         children.append(render_disruption_budget(identity, spec))
     return children
+
+
+def watching_peers(settings: RenderSettings) -> list[Manifest]:
+    """Who may always look at Pods of ours: the operator, and the scraper of metrics where there is one."""
+    return [_peer(peer) for peer in (settings.operator, settings.scraper) if peer is not None]
+
+
+def _port(port: str | int) -> Manifest:
+    return {"port": port, "protocol": "TCP"}
 
 
 def _peer(peer: Peer) -> Manifest:

@@ -3,7 +3,7 @@
 `assess` is an ordered chain: the first answer that applies wins, so that what is shown is read in one place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from berth.api.model_status import Phase
@@ -47,6 +47,10 @@ class Facts:
     """Reason and message of the failure that this generation has already been given up for."""
     was: Phase
     was_generation: int
+    weights_awaited: tuple[str, str] | None = None
+    """Reason and message while the weights are on their way."""
+    weights_failed: tuple[str, str] | None = None
+    """Reason and message when they cannot come until a person does something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def _working(phase: Phase, reason: str, message: str, *, available: bool) -> Ver
 
 def assess(facts: Facts) -> Verdict:
     """The conditions for these facts. Pure; phase and conditions always agree (DESIGN: Model.status)."""
-    for judge in (_invalid, _stopped, _given_up, _serving, _replacing, _recovering, _starting):
+    for judge in (_invalid, _stopped, _given_up, _without_weights, _serving, _replacing, _recovering, _starting):
         verdict = judge(facts)
         if verdict is not None:
             available = facts.ready > 0 and verdict.phase is not Phase.DRAINING  # draining: nothing new is welcome
@@ -109,6 +113,20 @@ def _given_up(facts: Facts) -> Verdict | None:
     else:
         return None
     return Verdict(Phase.FAILED, False, reason, message, False, True, False)
+
+
+def _without_weights(facts: Facts) -> Verdict | None:
+    """No server can start; those of the last generation go on."""
+    if facts.weights_failed is not None:
+        reason, message = facts.weights_failed
+        if facts.ready:
+            message += ". The servers of the last generation go on"
+        return Verdict(Phase.FAILED, False, reason, message, False, True, False)
+    if facts.weights_awaited is None:
+        return None
+    reason, message = facts.weights_awaited
+    phase = Phase.UPDATING if facts.ready else Phase.PROVISIONING
+    return _working(phase, reason, message, available=facts.ready > 0)
 
 
 def _serving(facts: Facts) -> Verdict | None:
@@ -185,11 +203,13 @@ def stamp(
     previous: Sequence[dict[str, object]],
     now: str,
     notes: Sequence[str] = (),
+    provisioned: tuple[bool, str, str] | None = None,
 ) -> list[dict[str, object]]:
     """The conditions as they are written: times are kept where the status of a condition has not changed.
 
-    `now` is RFC 3339; `notes` are sentences that a person who chose this backend should read. Reconciling and
-    Stalled are present only while true, as kstatus wants it.
+    `now` is RFC 3339; `notes` are sentences that a person who chose this backend should read; `provisioned` says
+    whether the weights are there, for those that have to come from somewhere. Reconciling and Stalled are present only
+    while true, as kstatus wants it.
     """
     wanted: list[tuple[str, bool, str, str]] = [("Ready", verdict.ready, verdict.reason, verdict.message)]
     if verdict.reconciling:
@@ -201,11 +221,26 @@ def stamp(
         if verdict.accepted
         else ("Accepted", False, verdict.reason, verdict.message)
     )
+    if provisioned is not None:
+        wanted.append(("Provisioned", *provisioned))
     wanted.append(
         ("Available", True, Reason.SERVING, "the URL answers")
         if verdict.available
         else ("Available", False, Reason.NOT_SERVING, "no server takes requests")
     )
+    return stamp_all(wanted, generation, previous, now)
+
+
+def stamp_all(
+    wanted: Sequence[tuple[str, bool, str, str]],
+    generation: int,
+    previous: Sequence[Mapping[str, object]],
+    now: str,
+) -> list[dict[str, object]]:
+    """Conditions from type, whether it holds, reason and message; `now` is RFC 3339.
+
+    The time of a condition is kept where its status has not changed.
+    """
     before = {condition["type"]: condition for condition in previous}
     stamped: list[dict[str, object]] = []
     for kind, holds, reason, message in wanted:

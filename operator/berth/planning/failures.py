@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from berth.planning.download_reasons import DownloadReason
+from berth.planning.own_download import own_failure
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
@@ -46,7 +48,7 @@ _STOPPED_BY_KUBELET = (0, 137, 143)
 class Failure:
     """Something wrong with a Pod."""
 
-    reason: Reason
+    reason: Reason | DownloadReason
     message: str
     exit_code: int | None = None
     at: datetime | None = None
@@ -171,6 +173,9 @@ def _ended(pod: Pod, container: Container, startup_timeout: float, policy: Polic
     if container.running_since is not None and container.started and container.terminated is None:
         return None  # it has recovered from that and answers its probes
     spent = _spent(pod, container, ended, policy, now)
+    if container.initial and (own := own_failure(pod)) is not None:
+        reason, message, final = own
+        return Failure(reason, shown(message), ended.exit_code, ended.finished_at, final=final or spent)
     if ended.reason == "OOMKilled":
         return Failure(
             Reason.OUT_OF_MEMORY,

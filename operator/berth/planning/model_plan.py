@@ -8,45 +8,30 @@ from typing import Any
 from pydantic import ValidationError
 
 from berth.api.base import duration_seconds
-from berth.api.model import DesiredState, ModelSpec
+from berth.api.model import ModelSpec
 from berth.api.model_status import Phase
 from berth.planning.changes import Changes, left_by_predecessor, plan_changes
-from berth.planning.children import (
-    ModelIdentity,
-    render_deployment,
-    render_disruption_budget,
-    render_network_policy,
-    render_service,
-    template_hash,
-)
 from berth.planning.conditions import Facts, Verdict, assess
-from berth.planning.errors import InvalidSpecError
+from berth.planning.download_reasons import DownloadReason
+from berth.planning.errors import InvalidSpecError, first_error
 from berth.planning.failures import Failure, diagnose, shown, unschedulable, worst
-from berth.planning.model_status import build_status, first_status_can_wait, known_failure, only_words_differ, same
-from berth.planning.pod_template import render_pod_template, template_inputs
+from berth.planning.intent import Intent, intend
+from berth.planning.model_status import (
+    build_status,
+    first_status_can_wait,
+    known_failure,
+    only_progress_differs,
+    only_words_differ,
+    same,
+)
+from berth.planning.own_download import downloading
 from berth.planning.policy import Policy
+from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import BREAKER, Reason
-from berth.planning.rollout import Template, allowed_replicas, choose_strategy, choose_template
-from berth.planning.world import Child, Manifest, ModelWorld, Note, Plan, Subject, parse_time
+from berth.planning.world import Child, ModelWorld, Note, Plan, Subject, parse_time
 
-WAKE_ANNOTATION = "berth.dev/wake"
-"""Any value wakes an OnDemand Model."""
 _POD_NEWS = 1.0
 """Seconds in which a Pod that was made this moment is told by the watch."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Intent:
-    """What one pass wants: the children and the numbers behind them."""
-
-    spec: ModelSpec
-    wanted: int
-    stop_reason: Reason | None
-    template: Template
-    template_hash: str
-    held: bool
-    """Whether old Pods have to go first."""
-    children: tuple[Manifest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +52,23 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     if subject.deleting:
         return Plan()  # the garbage collector removes the children, with or without an operator
     world = _without_predecessor(world)
-    tripped = _tripped(subject)
     try:
         spec = ModelSpec.model_validate(subject.spec)
-        intent = _intend(world, spec, tripped, policy)
+        tripped = _tripped(subject, provision(world, spec))
+        intent = intend(world, spec, given_up=tripped is not None, policy=policy)
     except ValidationError as error:
-        return _report(world, None, _facts_of_invalid(world, *_first_error(error)), Changes(()), None, now, policy)
+        return _report(world, None, _facts_of_invalid(world, *first_error(error)), Changes(()), None, now, policy)
     except InvalidSpecError as error:
         return _report(
             world, None, _facts_of_invalid(world, error.field, error.message), Changes(()), None, now, policy
         )
+    observed = {child.kind: child for child in world.children if child.name == subject.name}
+    if intent.waits_with_deployment:
+        observed.pop("Deployment", None)
     changes = plan_changes(
         subject,
         intent.children,
-        {child.kind: child for child in world.children if child.name == subject.name},
+        observed,
         {refusal.kind: refusal for refusal in world.refusals},
         world.stubborn,
         policy,
@@ -107,53 +95,26 @@ def _without_predecessor(world: ModelWorld) -> ModelWorld:
     return replace(world, pods=tuple(replace(p, template_hash="") if p in strangers else p for p in world.pods))
 
 
-def _intend(world: ModelWorld, spec: ModelSpec, tripped: tuple[str, str] | None, policy: Policy) -> _Intent:
-    subject = world.subject
-    wanted, stop_reason = _wanted(spec, subject.annotations)
-    child = world.child("Deployment")
-    deployment = child.manifest() if child else None
-    fresh = render_pod_template(subject.name, subject.namespace, spec, policy.render)
-    template = choose_template(fresh, template_inputs(spec), deployment, spec.rollout.on_upgrade)
-    digest = template_hash(template.body)
-    strategy, _ = choose_strategy(spec)
-    replicas = allowed_replicas(wanted, strategy, digest, world.pods, deployment)
-    held = replicas < wanted
-    if tripped is not None:
-        # Only once the status says so: the Pods are the evidence, and a crash in between must not lose both.
-        replicas = 0
-    identity = ModelIdentity(subject.namespace, subject.name, subject.uid)
-    budget = render_disruption_budget(identity, spec) if wanted > 1 else None
-    children = [
-        render_service(identity, spec),
-        render_network_policy(identity, spec, policy.render),
-        *([budget] if budget else []),
-        render_deployment(identity, spec, template.body, replicas=replicas, strategy=strategy),
-    ]
-    return _Intent(spec, wanted, stop_reason, template, digest, held, tuple(children))
+def _tripped(subject: Subject, provisioning: Provisioning) -> tuple[str, str] | None:
+    """The failure that this very generation was given up for; it is remembered in the status, so in the cluster.
 
-
-def _wanted(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[int, Reason | None]:
-    """Replicas that should serve, and the reason for none."""
-    if spec.state is DesiredState.STOPPED:
-        return 0, Reason.STOPPED_BY_USER
-    if spec.state is DesiredState.ON_DEMAND and WAKE_ANNOTATION not in annotations:
-        return 0, Reason.IDLE
-    if spec.replicas == 0:
-        return 0, Reason.SCALED_TO_ZERO
-    return spec.replicas, None
-
-
-def _tripped(subject: Subject) -> tuple[str, str] | None:
-    """The failure that this very generation was given up for; it is remembered in the status, so in the cluster."""
+    A failed download of a ModelCache is remembered there, and may be over by now.
+    """
+    own = provisioning.way is Way.EPHEMERAL
     for condition in subject.status.get("conditions") or ():
         stalled = condition["type"] == "Stalled" and condition["status"] == "True"
         present = condition.get("observedGeneration") == subject.generation
-        if stalled and present and condition["reason"] in BREAKER:
+        if stalled and present and _breaks(condition["reason"], own=own):
             return condition["reason"], condition["message"]
     return None
 
 
-def _troubles(world: ModelWorld, intent: _Intent, policy: Policy, now: datetime) -> _Troubles:
+def _breaks(reason: str, *, own: bool) -> bool:
+    """Whether a generation is given up for it; `own` says that its Pods download their weights themselves."""
+    return reason in BREAKER or (own and (reason == Reason.CACHE_REQUIRED or reason in set(DownloadReason)))
+
+
+def _troubles(world: ModelWorld, intent: Intent, policy: Policy, now: datetime) -> _Troubles:
     startup = duration_seconds(intent.spec.health.startup_timeout)
     known = known_failure(world.subject.status)
     living: list[Failure] = []
@@ -175,12 +136,16 @@ def _troubles(world: ModelWorld, intent: _Intent, policy: Policy, now: datetime)
 
 
 def _facts(
-    world: ModelWorld, intent: _Intent, changes: Changes, troubles: _Troubles, tripped: tuple[str, str] | None
+    world: ModelWorld, intent: Intent, changes: Changes, troubles: _Troubles, tripped: tuple[str, str] | None
 ) -> Facts:
     there = [pod for pod in world.pods if pod.living or pod.deleting]
     staying = [pod for pod in there if not pod.deleting]
     current = [pod for pod in staying if pod.template_hash == intent.template_hash]
     status = world.subject.status
+    started = any(pod.server is not None and pod.server.running_since is not None for pod in current)
+    awaited = intent.provisioning.waiting
+    if intent.provisioning.way is Way.EPHEMERAL and not started and troubles.present is None:
+        awaited = downloading(current, world.progress)
     return Facts(
         generation=world.subject.generation,
         wanted=intent.wanted,
@@ -190,7 +155,7 @@ def _facts(
         current=len(current),
         outdated=sum(pod.template_hash != intent.template_hash for pod in there),
         leaving=len(there) - len(staying),
-        started=any(pod.server is not None and pod.server.running_since is not None for pod in current),
+        started=started,
         scheduled=any(pod.scheduled for pod in current),
         unschedulable=unschedulable(current),
         failure=troubles.present,
@@ -200,6 +165,8 @@ def _facts(
         tripped=tripped,
         was=_phase(status),
         was_generation=status.get("observedGeneration", -1),
+        weights_awaited=awaited,
+        weights_failed=intent.provisioning.failed,
     )
 
 
@@ -234,11 +201,6 @@ def _phase(status: Mapping[str, Any]) -> Phase:
     return Phase(shown_phase) if shown_phase in set(Phase) else Phase.PENDING
 
 
-def _first_error(error: ValidationError) -> tuple[str, str]:
-    first = error.errors(include_url=False)[0]
-    return "spec." + ".".join(str(part) for part in first["loc"]), first["msg"]
-
-
 def _replica_failure(deployment: Child | None) -> tuple[str, str] | None:
     """What the Deployment controller was told when it made Pods: quota, Pod Security and the like."""
     if deployment is None:
@@ -252,7 +214,7 @@ def _replica_failure(deployment: Child | None) -> tuple[str, str] | None:
 
 def _report(
     world: ModelWorld,
-    intent: _Intent | None,
+    intent: Intent | None,
     facts: Facts,
     changes: Changes,
     troubles: _Troubles | None,
@@ -270,8 +232,9 @@ def _report(
         facts,
         world.pods,
         troubles.latest if troubles else None,
-        intent.template.upgrade_available if intent else bool(subject.status.get("upgradeAvailable")),
+        intent.upgrade_available if intent else bool(subject.status.get("upgradeAvailable")),
         now,
+        intent.provisioning if intent else None,
     )
     if intent is not None and intent.held and not facts.outdated:
         waits.append(_POD_NEWS)  # no Pod whose end would be told has been seen
@@ -285,7 +248,8 @@ def _report(
             if facts.was is not verdict.phase:
                 transition = (facts.was, verdict.phase, verdict.reason)
                 plan = replace(plan, transition=transition, notes=_notes(verdict))
-            if verdict.stalled and verdict.reason in BREAKER:
+            own = intent is not None and intent.provisioning.way is Way.EPHEMERAL
+            if verdict.stalled and _breaks(verdict.reason, own=own):
                 waits.append(0.0)  # the servers are stopped once the status says why
     return replace(plan, look_again=min(waits, default=None))
 
@@ -301,11 +265,14 @@ def _status_wait(
         age = (now - made).total_seconds() if made else 0.0
         if 0 <= age < policy.first_status_patience:
             return policy.first_status_patience - age
-    if world.status_written_at is not None and only_words_differ(subject.status, status):
-        since = (now - world.status_written_at).total_seconds()
-        if 0 <= since < policy.message_interval:
-            return policy.message_interval - since
-    return None
+    if world.status_written_at is None:
+        return None
+    since = (now - world.status_written_at).total_seconds()
+    if only_words_differ(subject.status, status):
+        interval = policy.message_interval
+    else:
+        interval = policy.progress_interval if only_progress_differs(subject.status, status) else 0.0
+    return interval - since if 0 <= since < interval else None
 
 
 _TOLD = {

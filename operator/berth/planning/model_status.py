@@ -10,6 +10,7 @@ from berth.backends.registry import backend_for
 from berth.planning import names
 from berth.planning.conditions import CONDITIONS, Facts, Verdict, stamp
 from berth.planning.failures import Failure, Known
+from berth.planning.provisioning import Provisioning, Way
 from berth.planning.reasons import Reason
 from berth.planning.world import Pod, Subject, format_time, parse_time
 
@@ -29,6 +30,7 @@ def build_status(
     latest: Failure | None,
     upgrade_available: bool,
     now: datetime,
+    provisioning: Provisioning | None = None,
 ) -> dict[str, Any]:
     """The whole status, the `same` as the observed one when nothing is new. `spec` is None when it is invalid."""
     previous = subject.status
@@ -38,7 +40,14 @@ def build_status(
     status: dict[str, Any] = {
         "observedGeneration": subject.generation,
         "phase": verdict.phase.value,
-        "conditions": stamp(verdict, subject.generation, previous.get("conditions") or (), format_time(now), notes),
+        "conditions": stamp(
+            verdict,
+            subject.generation,
+            previous.get("conditions") or (),
+            format_time(now),
+            notes,
+            _provisioned(provisioning, facts) if provisioning else None,
+        ),
         "selector": ",".join(f"{key}={value}" for key, value in sorted(names.server_selector(subject.name).items())),
         "replicas": sum(not pod.deleting for pod in living),
         "readyReplicas": ready,
@@ -55,12 +64,38 @@ def build_status(
     failure = _last_failure(previous.get("lastFailure"), latest)
     if failure:
         status["lastFailure"] = failure
-    timeline = _timeline(subject, verdict, pods, now)
+    if provisioning is not None and provisioning.shown:
+        status["provisioning"] = dict(provisioning.shown)
+    elif spec is None and "provisioning" in previous:
+        status["provisioning"] = previous["provisioning"]
+    timeline = _timeline(subject, verdict, pods, now, _are_there(provisioning, facts))
     if timeline:
         status["timeline"] = timeline
     if upgrade_available:
         status["upgradeAvailable"] = True
     return status
+
+
+def _are_there(provisioning: Provisioning | None, facts: Facts) -> bool:
+    """Whether weights that have to come from somewhere have come."""
+    if provisioning is None or provisioning.way is Way.MOUNTED or not provisioning.there:
+        return False
+    return provisioning.way is Way.CACHE or facts.started or facts.ready > 0
+
+
+def _provisioned(provisioning: Provisioning, facts: Facts) -> tuple[bool, str, str] | None:
+    """The condition Provisioned: whether it holds, reason and message. None for weights that are mounted."""
+    if provisioning.way is Way.MOUNTED:
+        return None
+    if _are_there(provisioning, facts):
+        where = f"ModelCache {provisioning.stored.cache}" if provisioning.stored else "the volume of each Pod"
+        return True, Reason.WEIGHTS_PRESENT, f"the weights are on {where}"
+    missing = facts.weights_failed or facts.weights_awaited
+    reason, message = missing or (
+        Reason.WAITING_FOR_DOWNLOAD,
+        "each Pod downloads the weights before its server starts",
+    )
+    return False, reason, message
 
 
 def _last_failure(previous: Mapping[str, Any] | None, failure: Failure | None) -> Mapping[str, Any] | None:
@@ -84,7 +119,9 @@ def known_failure(status: Mapping[str, Any]) -> Known | None:
     return Known(shown["reason"], at) if at is not None else None
 
 
-def _timeline(subject: Subject, verdict: Verdict, pods: Sequence[Pod], now: datetime) -> dict[str, str]:
+def _timeline(
+    subject: Subject, verdict: Verdict, pods: Sequence[Pod], now: datetime, provisioned: bool
+) -> dict[str, str]:
     """When each step of the latest start was reached; a start after a stop, or in place, begins a new timeline."""
     before = subject.status.get("timeline") or {}
     was = subject.status.get("phase", Phase.PENDING)
@@ -96,6 +133,8 @@ def _timeline(subject: Subject, verdict: Verdict, pods: Sequence[Pod], now: date
     if "queuedAt" not in timeline:
         timeline["queuedAt"] = format_time(subject.created_at or now)
     since = timeline["queuedAt"]
+    if "provisionedAt" not in timeline and provisioned:
+        timeline["provisionedAt"] = max(format_time(now), since)
     servers = (pod.server for pod in pods if not pod.deleting)
     started = [format_time(server.running_since) for server in servers if server and server.running_since]
     if "startedAt" not in timeline and started:
@@ -120,6 +159,15 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def only_words_differ(previous: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether two statuses differ in nothing but messages and the latest failure."""
     return _wordless(previous) == _wordless(wanted)
+
+
+def only_progress_differs(previous: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether two statuses differ in nothing but how far a download is, and the words for it."""
+    return _without_progress(previous) == _without_progress(wanted)
+
+
+def _without_progress(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in _wordless(status).items() if key != "provisioning"}
 
 
 def _plain(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,20 @@ MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 MODEL_LABEL = "berth.dev/model"
 """Name of the Model that an object belongs to."""
+CACHE_LABEL = "berth.dev/cache"
+"""Name of the ModelCache whose volume a Pod uses, or that an object belongs to."""
+ARTIFACT_LABEL = "berth.dev/artifact"
+"""Name of the artifact that a Job is about."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
 SERVER_COMPONENT = "server"
+PROVISIONER_COMPONENT = "provisioner"
 
 APPLIED_ANNOTATION = "berth.dev/applied"
 """Hash of the manifest as it was applied last."""
 TEMPLATE_INPUTS_ANNOTATION = "berth.dev/template-inputs"
 """Hash of what the Pod template was rendered from; while it stays, a new version of Berth keeps the template."""
+WEIGHTS_ANNOTATION = "berth.dev/weights"
+"""Where the weights were when the Pod template was rendered, in JSON; on Deployments whose weights are downloaded."""
 POD_TEMPLATE_ANNOTATION = "berth.dev/pod-template"
 """The Pod template as it was rendered, in JSON, so that it can be put back without being rendered anew."""
 TEMPLATE_HASH_LABEL = "berth.dev/template-hash"
@@ -24,6 +31,12 @@ SERVER_PORT_NAME = "http"
 SERVICE_PORT = 80
 MODELS_VOLUME = "models"
 MODELS_PATH = "/models"
+PROVISIONER_CONTAINER = "provision"
+PROGRESS_PORT_NAME = "progress"
+PROGRESS_PORT = 8081
+"""Where a download tells how far it is. Not 8080, which a server beside it may listen on."""
+LINKED_FILE = "model.gguf"
+"""The link to the file to load, where a Pod is rendered before anybody knows the name of that file."""
 
 
 def server_selector(model_name: str) -> dict[str, str]:
@@ -44,3 +57,20 @@ def child_labels(model_name: str, backend: str) -> dict[str, str]:
         MANAGED_BY_LABEL: MANAGED_BY,
         **server_selector(model_name),
     }
+
+
+def cache_labels(cache_name: str) -> dict[str, str]:
+    """The labels of everything made for a ModelCache."""
+    return {
+        "app.kubernetes.io/name": "berth-provisioner",
+        "app.kubernetes.io/instance": cache_name,
+        "app.kubernetes.io/part-of": "berth",
+        MANAGED_BY_LABEL: MANAGED_BY,
+        CACHE_LABEL: cache_name,
+        COMPONENT_LABEL: PROVISIONER_COMPONENT,
+    }
+
+
+def cache_object(cache_name: str) -> str:
+    """Name of the objects that a ModelCache consists of: its claim, where Berth makes it, and its NetworkPolicy."""
+    return f"modelcache-{cache_name}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from berth.api.base import canonical_quantity, quantity_value
@@ -18,11 +19,13 @@ from berth.backends.base import (
 )
 from berth.backends.registry import backend_for
 from berth.planning import names
+from berth.planning.artifacts import file_name
 from berth.planning.canonical import content_hash, duration, resource_quantity
 from berth.planning.errors import InvalidSpecError
 from berth.planning.pod_template_merge import merge_pod_template
+from berth.planning.provisioner_pod import download_arguments, provisioner_container, source_environment
 from berth.planning.render_settings import RenderSettings
-from berth.planning.weights import locate_weights
+from berth.planning.weights import Located, Stored, locate_weights
 
 PRE_STOP_SECONDS = 5
 """Time for kube-proxy and gateways to take a leaving Pod out before the server is told to end."""
@@ -36,25 +39,28 @@ NVIDIA_GPU = "nvidia.com/gpu"
 _NOT_IN_TEMPLATE = frozenset({"replicas", "state", "priority", "idle", "rollout", "network"})
 
 
-def template_inputs(spec: ModelSpec) -> str:
-    """Hash of the part of the spec that the Pod template is rendered from.
+def template_inputs(spec: ModelSpec, stored: Stored | None = None) -> str:
+    """Hash of what the Pod template is rendered from: a part of the spec, and where a ModelCache has the weights.
 
     Defaults are left out, so that a field which a later version adds does not change the hash.
     """
-    return content_hash(
-        spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(_NOT_IN_TEMPLATE))
-    )
+    wishes = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(_NOT_IN_TEMPLATE))
+    if stored is None:
+        return content_hash(wishes)
+    return content_hash([wishes, {field: value for field, value in asdict(stored).items() if value}])
 
 
-def render_pod_template(name: str, namespace: str, spec: ModelSpec, settings: RenderSettings) -> dict[str, Any]:
-    """The Pod template in the API server's canonical form. Raises InvalidSpecError.
+def render_pod_template(
+    name: str, namespace: str, spec: ModelSpec, settings: RenderSettings, stored: Stored | None = None
+) -> dict[str, Any]:
+    """The Pod template in the API server's canonical form; `stored` is where a ModelCache has the weights.
 
-    The label with its own hash is not part of it: `children.render_deployment` adds that.
+    The label with its own hash is not part of it: `children.render_deployment` adds that. Raises InvalidSpecError.
     """
     backend = backend_for(spec.backend)
     try:
-        weights = locate_weights(spec, backend, settings)
-        server = backend.server(ServerRequest(name, spec, weights))
+        located = locate_weights(spec, backend, settings, stored)
+        server = backend.server(ServerRequest(name, spec, located.weights))
         image = _image(spec, backend, settings)
     except UnsupportedSpecError as error:
         raise InvalidSpecError(error.field, error.message) from None
@@ -63,11 +69,50 @@ def render_pod_template(name: str, namespace: str, spec: ModelSpec, settings: Re
             "labels": names.child_labels(name, spec.backend),
             "annotations": {"kubectl.kubernetes.io/default-container": names.SERVER_CONTAINER},
         },
-        "spec": _pod_spec(spec, backend, server, weights, image, settings),
+        "spec": _pod_spec(spec, backend, server, located.weights, image, settings),
     }
+    if located.cache:
+        template["metadata"]["labels"][names.CACHE_LABEL] = located.cache
+        if located.one_node:
+            template["spec"].setdefault("affinity", {}).update(beside_the_cache(located.cache))
+    if located.download is not None:
+        template["spec"]["initContainers"] = [_download(name, spec, located, settings)]
     if not spec.pod_template:
         return template
     return merge_pod_template(template, spec.pod_template, allow_unsafe=settings.allow_unsafe_pod_template)
+
+
+def beside_the_cache(cache: str) -> dict[str, Any]:
+    """Affinity to all other Pods that use the volume of a ModelCache: it can be used on one node at a time.
+
+    The Pods match the term themselves, so the first one goes where the scheduler likes.
+    """
+    term = {"labelSelector": {"matchLabels": {names.CACHE_LABEL: cache}}, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def demand(name: str, spec: ModelSpec) -> dict[str, Any]:
+    """What a Model asks of its weights: whether its server can load them is looked at before the first byte."""
+    serving = spec.serving
+    return {
+        "model": name,
+        "backend": spec.backend.value,
+        "gpus": spec.gpus.count,
+        **({"quantization": serving.quantization} if serving and serving.quantization else {}),
+        **({"ownImage": True} if serving and serving.image else {}),
+    }
+
+
+def _download(name: str, spec: ModelSpec, located: Located, settings: RenderSettings) -> dict[str, Any]:
+    """The init container that brings the weights onto the Pod's own volume."""
+    artifact = located.download
+    assert artifact is not None
+    limit = int(quantity_value(settings.ephemeral_max))
+    arguments = download_arguments(artifact, names.MODELS_PATH, [demand(name, spec)], limit)
+    if located.weights.path.endswith(f"/{names.LINKED_FILE}") and file_name(artifact) != names.LINKED_FILE:
+        arguments += ["--link", names.LINKED_FILE]
+    mounts = [{"name": names.MODELS_VOLUME, "mountPath": names.MODELS_PATH}]
+    return provisioner_container(settings, arguments, source_environment(artifact, located.secret), mounts)
 
 
 def _image(spec: ModelSpec, backend: Backend, settings: RenderSettings) -> str:
@@ -94,7 +139,7 @@ def _pod_spec(
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
     if spec.gpus.count:
-        pod["tolerations"] = _tolerations(spec.gpus.resource)
+        pod["tolerations"] = gpu_tolerations(spec.gpus.resource)
     if spec.gpus.products:
         product = {"key": "nvidia.com/gpu.product", "operator": "In", "values": list(spec.gpus.products)}
         terms = [{"matchExpressions": [product]}]
@@ -125,7 +170,7 @@ def _container(
         "image": image,
         "args": [*server.args, *((serving and serving.args) or ())],
         "ports": [{"name": names.SERVER_PORT_NAME, "containerPort": server.port, "protocol": "TCP"}],
-        "env": _environment(spec, server, weights),
+        "env": _environment(spec, server),
         "resources": _resources(spec),
         "volumeMounts": mounts,
         **_probes(spec, server),
@@ -142,11 +187,10 @@ def _container(
     return {key: value for key, value in container.items() if value not in ([], {})}
 
 
-def _environment(spec: ModelSpec, server: Server, weights: Weights) -> list[dict[str, Any]]:
+def _environment(spec: ModelSpec, server: Server) -> list[dict[str, Any]]:
     """Ours, then the person's, which win where both name a variable."""
     env: dict[str, dict[str, Any]] = {"HOME": {"name": "HOME", "value": server.home}}
     env |= {name: {"name": name, "value": value} for name, value in server.env.items()}
-    env |= {variable["name"]: dict(variable) for variable in weights.env}
     for variable in (spec.serving and spec.serving.env) or ():
         env[variable.name] = variable.to_json()
     return list(env.values())
@@ -193,7 +237,7 @@ def _volumes(spec: ModelSpec, server: Server, weights: Weights) -> tuple[list[di
     return volumes, mounts
 
 
-def _tolerations(resource: str) -> list[dict[str, Any]]:
+def gpu_tolerations(resource: str) -> list[dict[str, Any]]:
     """Taints of GPU nodes carry the resource's name; nodes with MIG slices usually that of the whole GPU."""
     keys = [resource]
     if resource.startswith("nvidia.com/") and resource != NVIDIA_GPU:

@@ -30,10 +30,15 @@ def merge_pod_template(rendered: Json, partial: Json, *, allow_unsafe: bool) -> 
     if not allow_unsafe:
         check_safety(partial)
     selector = {key: rendered["metadata"]["labels"][key] for key in names.server_selector("")}
-    said = {field: _copy(value) for field, value in partial.items() if value is not None}
-    merged = _merge_maps(rendered, said, "", ROOT)
+    merged = merge_partial(rendered, partial)
     _check_result(merged, selector)
     return canonical_pod_template(merged, ROOT)
+
+
+def merge_partial(rendered: Json, partial: Json) -> Json:
+    """The template with a partial one merged over it, whatever it says; `rendered` is changed, `partial` is not."""
+    said = {field: _copy(value) for field, value in partial.items() if value is not None}
+    return _merge_maps(rendered, said, "", ROOT)
 
 
 def _check_result(merged: Json, selector: Mapping[str, str]) -> None:

@@ -22,5 +22,13 @@ class Policy:
     """How long nothing but `Pending`, the default of the CRD, is shown when there is nothing more to say."""
     message_interval: float = 30
     """Least time between status writes that change nothing but the words of a message."""
+    progress_interval: float = 2
+    """Least time between status writes that change nothing but how far a download is."""
+    retry_first: float = 30
+    """Time until a download that failed of something passing is tried again; it doubles with each failure."""
+    retry_longest: float = 600
+    """The longest such time, and the first one after a failure that a person has to mend."""
+    retry_final_longest: float = 3600
+    """The longest time until a download is tried again that a person has to mend."""
     refusal_interval: float = 30
     """Time until something that the API server refused is tried again."""

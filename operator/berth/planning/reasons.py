@@ -24,6 +24,27 @@ class Reason(StrEnum):
     REPLACING = "Replacing"
     SCALING = "Scaling"
     ROLLOUT_FAILED = "RolloutFailed"
+    # weights on their way
+    WEIGHTS_PRESENT = "WeightsPresent"
+    WAITING_FOR_DOWNLOAD = "WaitingForDownload"
+    DOWNLOADING = "Downloading"
+    CACHE_NOT_FOUND = "CacheNotFound"
+    CACHE_FAILED = "CacheFailed"
+    CACHE_REQUIRED = "CacheRequired"
+    # in a ModelCache
+    AS_DECLARED = "AsDeclared"
+    WAITING_FOR_SLOT = "WaitingForSlot"
+    WAITING_FOR_SPACE = "WaitingForSpace"
+    WAITING_FOR_NODE = "WaitingForNode"
+    CLAIM_NOT_FOUND = "ClaimNotFound"
+    CLAIM_LOST = "ClaimLost"
+    ACCESS_MODE_UNSUPPORTED = "AccessModeUnsupported"
+    NOT_WANTED = "NotWanted"
+    IN_USE = "InUse"
+    REMOVING = "Removing"
+    DISCOVERING = "Discovering"
+    RESULT_LOST = "ResultLost"
+    PROVISIONER_FAILED = "ProvisionerFailed"
     # refused
     INVALID_SPEC = "InvalidSpec"
     NAME_CONFLICT = "NameConflict"
@@ -84,6 +105,64 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.ROLLOUT_FAILED: Explanation(
         "The servers of the new generation cannot start; those of the last one go on. `lastFailure` has the reason.",
         "Correct the spec, or put the last one back.",
+    ),
+    Reason.WEIGHTS_PRESENT: Explanation("The weights are where the server finds them."),
+    Reason.WAITING_FOR_DOWNLOAD: Explanation(
+        "The weights are to be downloaded, and the download has not begun.",
+        "`kubectl get modelcache -o yaml` says what it waits for.",
+    ),
+    Reason.DOWNLOADING: Explanation(
+        "The weights are being downloaded; the message says how far that is.",
+        "When nothing moves, read the log of the Pod that downloads.",
+    ),
+    Reason.CACHE_NOT_FOUND: Explanation(
+        "The ModelCache that `source.cache` names does not exist.",
+        "Create it in the Model's namespace, or remove `source.cache`. The Model goes on by itself.",
+    ),
+    Reason.CACHE_FAILED: Explanation(
+        "The ModelCache that keeps the weights cannot be used; the message has its reason.",
+        "Mend the ModelCache. The Model goes on by itself.",
+    ),
+    Reason.CACHE_REQUIRED: Explanation(
+        "The weights are larger than a Pod's own volume may be.",
+        "Create a ModelCache named `default` in the namespace, or name one in `source.cache`.",
+    ),
+    Reason.AS_DECLARED: Explanation("Everything that should be on the volume is there."),
+    Reason.WAITING_FOR_SLOT: Explanation(
+        "As many downloads run as `maxParallelDownloads` allows.", "Wait, or raise `maxParallelDownloads`."
+    ),
+    Reason.WAITING_FOR_SPACE: Explanation(
+        "Room is being made, or a download that runs has not said its size yet.",
+        "Raise `limit`, remove artifacts, or set `eviction: LRU`, when it stays so.",
+    ),
+    Reason.WAITING_FOR_NODE: Explanation(
+        "The volume is made where its first Pod runs, and no node that fits the Model is there yet.",
+        "Add a node with the GPUs that the Model asks for, or correct `gpus`.",
+    ),
+    Reason.CLAIM_NOT_FOUND: Explanation(
+        "The PersistentVolumeClaim that `storage.claim` names does not exist.",
+        "Create it, or set `storage.size` to have one made.",
+    ),
+    Reason.CLAIM_LOST: Explanation(
+        "The volume behind the claim is gone.", "Restore the volume, or delete the claim to have a new one made."
+    ),
+    Reason.ACCESS_MODE_UNSUPPORTED: Explanation(
+        "Only one Pod at a time may use the volume, and downloads and servers have to share it.",
+        "Use a claim with ReadWriteOnce or ReadWriteMany.",
+    ),
+    Reason.NOT_WANTED: Explanation("A download was ended because nobody asks for it now; what has arrived is kept."),
+    Reason.IN_USE: Explanation(
+        "`spec.artifacts` says Absent, and Models refer to it still.",
+        "Delete those Models, or give them another source.",
+    ),
+    Reason.REMOVING: Explanation("Its files are being removed from the volume."),
+    Reason.DISCOVERING: Explanation("The volume is searched for models that are there already."),
+    Reason.RESULT_LOST: Explanation(
+        "A download ended, and its Pod was gone before its result was read. It runs again and finds its files."
+    ),
+    Reason.PROVISIONER_FAILED: Explanation(
+        "A download ended without saying why, for example because it was killed.",
+        "Read the log of its Pod. It is tried again by itself.",
     ),
     Reason.INVALID_SPEC: Explanation(
         "The spec asks for what cannot be carried out; the message names the field.", "Correct the field."

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from berth import __version__
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -26,6 +28,10 @@ class RenderSettings:
     """Image of each backend's servers by its name, where the pinned one is not wanted: a mirror, for example."""
     image_pull_secrets: tuple[str, ...] = ()
     """Secrets in the Models' namespaces for pulling server images."""
+    provisioner_image: str = f"ghcr.io/berth/berth:{__version__}"
+    """Berth's own image, in which downloads run."""
+    ephemeral_max: str = "20Gi"
+    """Most bytes that weights on a Pod's own volume may have; more needs a ModelCache."""
     image_volumes: bool = True
     """Whether the cluster mounts images as volumes, which oci:// sources need."""
     allow_unsafe_pod_template: bool = False

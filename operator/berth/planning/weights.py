@@ -1,35 +1,71 @@
-"""Where the weights of a Model are found by its server: decided from source.uri alone."""
+"""Where the weights of a Model are found by its server, and how they come there."""
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
+from berth.api.base import canonical_quantity
 from berth.api.model import ModelSpec, Source
 from berth.backends.base import Backend, Weights, WeightsKind
 from berth.planning import names
+from berth.planning.artifacts import Artifact, artifact_of, file_name, ollama_reference, secret_of
 from berth.planning.errors import InvalidSpecError
+from berth.planning.model_figures import WeightsFormat
 from berth.planning.render_settings import RenderSettings
 
-TOKEN_KEY = "token"  # noqa: S105  # the name of the key, not a token
-"""Key of source.secretRef that holds the Hugging Face token."""
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a ModelCache has an artifact."""
+
+    cache: str
+    claim: str
+    path: str
+    """Below the root of the volume."""
+    file: str = ""
+    """The GGUF file to load, below `path`; empty when there is none, or several."""
+    reference: str = ""
+    format: str = ""
+    revision: str = ""
+    one_node: bool = False
+    """Whether all Pods that use the volume have to run on one node."""
 
 
-def locate_weights(spec: ModelSpec, backend: Backend, settings: RenderSettings) -> Weights:
-    """The weights as the server sees them. Raises InvalidSpecError when nothing can bring them there."""
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The weights as the server sees them, and what its Pod needs for that."""
+
+    weights: Weights
+    cache: str = ""
+    """The ModelCache whose volume is mounted."""
+    one_node: bool = False
+    download: Artifact | None = None
+    """What an init container downloads."""
+    secret: str = ""
+    """Secret for that download."""
+
+
+def locate_weights(
+    spec: ModelSpec, backend: Backend, settings: RenderSettings, stored: Stored | None = None
+) -> Located:
+    """The weights for a server; `stored` is where its ModelCache has them, None for a volume of the Pod's own.
+
+    Raises InvalidSpecError when nothing can bring them there.
+    """
     source = spec.source
     if source is None:
-        return Weights()
+        return Located(Weights())
     scheme, _, rest = source.uri.partition("://")
     if scheme == "pvc":
-        return _on_claim(source, rest, backend)
+        return Located(_on_claim(source, rest, backend))
     if scheme == "oci":
-        return _in_image(source, rest, settings)
-    if scheme == "hf" and scheme in backend.native_schemes:
-        return _fetched_by_server(source, rest)
-    raise InvalidSpecError(
-        "source.uri",
-        f"Berth cannot download {scheme}:// for backend {backend.name}: "
-        "put the weights on a volume and use pvc://claim/path",
-    )
+        return Located(_in_image(source, rest, settings))
+    plain = source.to_json()
+    artifact = artifact_of(plain)
+    if artifact is None:
+        raise InvalidSpecError("source.uri", f"Berth does not know {scheme}://: use hf://, https://, s3:// or pvc://")
+    if stored is not None:
+        return _in_cache(artifact, stored, backend)
+    return _downloaded_before_start(artifact, secret_of(plain), backend, settings)
 
 
 def _on_claim(source: Source, rest: str, backend: Backend) -> Weights:
@@ -54,19 +90,35 @@ def _in_image(source: Source, rest: str, settings: RenderSettings) -> Weights:
     return Weights(path=_below(names.MODELS_PATH, path), volume={"image": {"reference": image}})
 
 
-def _fetched_by_server(source: Source, rest: str) -> Weights:
-    repository, _, revision = rest.partition("@")
-    for field in ("files", "cache"):
-        if getattr(source, field):
-            raise InvalidSpecError(
-                f"source.{field}",
-                "the server downloads this source by itself and takes everything: remove it",
-            )
-    env: tuple[dict[str, Any], ...] = ()
-    if source.secret_ref:
-        selector = {"name": source.secret_ref.name, "key": TOKEN_KEY}
-        env = ({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": selector}},)
-    return Weights(repository=repository, revision=revision, env=env)
+def _in_cache(artifact: Artifact, stored: Stored, backend: Backend) -> Located:
+    path = stored.path
+    if stored.file and (backend.loads is WeightsKind.FILE or _is_gguf_folder(stored, backend)):
+        path = f"{path}/{stored.file}"
+    volume = {"persistentVolumeClaim": {"claimName": stored.claim, "readOnly": True}}
+    weights = Weights(path=_below(names.MODELS_PATH, path), reference=_reference(artifact, stored), volume=volume)
+    return Located(weights, cache=stored.cache, one_node=stored.one_node)
+
+
+def _is_gguf_folder(stored: Stored, backend: Backend) -> bool:
+    """Whether a server that loads folders has to be pointed at a GGUF file all the same."""
+    return backend.loads is WeightsKind.FOLDER and stored.format == WeightsFormat.GGUF
+
+
+def _downloaded_before_start(artifact: Artifact, secret: str, backend: Backend, settings: RenderSettings) -> Located:
+    """On a volume of the Pod's own, which an init container fills."""
+    path = names.MODELS_PATH
+    if backend.loads is WeightsKind.FILE:
+        path = _below(path, file_name(artifact) or names.LINKED_FILE)
+    volume = {"emptyDir": {"sizeLimit": canonical_quantity(settings.ephemeral_max)}}
+    weights = Weights(path=path, reference=_reference(artifact, None), volume=volume)
+    return Located(weights, download=artifact, secret=secret)
+
+
+def _reference(artifact: Artifact, stored: Stored | None) -> str:
+    """Name of the model in a store of Ollama."""
+    if artifact.scheme != "ollama":
+        return ""
+    return (stored.reference if stored else "") or ollama_reference(artifact.uri)
 
 
 def _single_file(files: list[str], backend: Backend) -> str:

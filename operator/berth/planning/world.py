@@ -12,6 +12,8 @@ from berth.planning import names
 
 Manifest = dict[str, Any]
 
+CLAIM = "PersistentVolumeClaim"
+
 _NO_NODE = ("Unschedulable", "SchedulingGated")
 """Reasons of the condition PodScheduled. Gates are how queues such as Kueue hold Pods back."""
 
@@ -65,7 +67,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A server Pod: what phases and failures are decided from."""
+    """A Pod of ours, of a server or of a download: what phases and failures are decided from."""
 
     namespace: str
     name: str
@@ -73,6 +75,12 @@ class Pod:
     resource_version: str
     model: str
     template_hash: str
+    cache: str
+    """The ModelCache whose volume it uses; empty when it uses none."""
+    owner_uid: str
+    """uid of the controller: a ReplicaSet or a Job; empty when it has none."""
+    address: str
+    """Its own address; empty until it has one."""
     node: str
     phase: str
     reason: str
@@ -103,6 +111,11 @@ class Pod:
     def server(self) -> Container | None:
         """The container of the inference server; None until the kubelet has reported it."""
         return next((c for c in self.containers if c.name == names.SERVER_CONTAINER and not c.initial), None)
+
+    @property
+    def provisioner(self) -> Container | None:
+        """The container that downloads, in a Pod of its own or before the server; None where there is none."""
+        return next((c for c in self.containers if c.name == names.PROVISIONER_CONTAINER), None)
 
 
 def _termination(state: Mapping[str, Any] | None) -> Termination | None:
@@ -135,6 +148,10 @@ def _container(status: Mapping[str, Any], initial: bool) -> Container:
     )
 
 
+def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((owner for owner in metadata.get("ownerReferences") or () if owner.get("controller")), {})
+
+
 def pod_from(manifest: Mapping[str, Any]) -> Pod:
     """The projection of a Pod as the API server shows it."""
     metadata, status = manifest["metadata"], manifest.get("status") or {}
@@ -149,6 +166,9 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
         resource_version=metadata["resourceVersion"],
         model=labels.get(names.MODEL_LABEL, ""),
         template_hash=labels.get(names.TEMPLATE_HASH_LABEL, ""),
+        cache=labels.get(names.CACHE_LABEL, ""),
+        owner_uid=_controller(metadata).get("uid", ""),
+        address=status.get("podIP", ""),
         node=(manifest.get("spec") or {}).get("nodeName", ""),
         phase=status.get("phase", "Pending"),
         reason=status.get("reason", ""),
@@ -170,7 +190,7 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The Model that a plan is about, as the API server shows it."""
+    """The Model or ModelCache that a plan is about, as the API server shows it."""
 
     namespace: str
     name: str
@@ -182,11 +202,15 @@ class Subject:
     annotations: Mapping[str, str]
     spec: Mapping[str, Any]
     status: Mapping[str, Any]
+    kind: str = "Model"
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """An object that belongs, or might belong, to a Model. The body is kept as JSON: 1,000 of them fit into 5 MB."""
+    """An object that belongs, or might belong, to a Model or a ModelCache.
+
+    The body is kept as JSON: 1,000 of them fit into 5 MB.
+    """
 
     kind: str
     namespace: str
@@ -200,6 +224,9 @@ class Child:
     model: str
     """The Model that its labels name; empty when it is none of ours."""
     body: bytes
+    cache: str = ""
+    """The ModelCache that its labels name; empty when it is none of ours."""
+    created_at: datetime | None = None
 
     def manifest(self) -> Manifest:
         """The whole object, to be read and not to be changed: a plan asks for the same one several times."""
@@ -213,16 +240,16 @@ def _parse(body: bytes) -> Manifest:
 
 
 def child_from(manifest: Mapping[str, Any]) -> Child:
-    """The projection of a Deployment, Service, NetworkPolicy or PodDisruptionBudget.
+    """The projection of an object that a Model or ModelCache consists of.
 
-    Of foreign objects only the identity is kept.
+    Of foreign objects only the identity is kept, except for claims: a ModelCache may use one that a person made.
     """
     metadata = manifest["metadata"]
     labels = metadata.get("labels") or {}
-    owner: Mapping[str, Any] = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), {})
+    owner = _controller(metadata)
     ours = labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
     kept: Mapping[str, Any] = {}
-    if ours:
+    if ours or manifest["kind"] == CLAIM:
         kept = {**manifest, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
     return Child(
         kind=manifest["kind"],
@@ -234,6 +261,8 @@ def child_from(manifest: Mapping[str, Any]) -> Child:
         owner_uid=owner.get("uid", ""),
         owner_kind=owner.get("kind", ""),
         model=labels.get(names.MODEL_LABEL, "") if ours else "",
+        cache=labels.get(names.CACHE_LABEL, "") if ours else "",
+        created_at=parse_time(metadata.get("creationTimestamp")),
         body=orjson.dumps(kept),
     )
 
@@ -264,6 +293,10 @@ class ModelWorld:
     """When this process last wrote the status; None when it has not."""
     stubborn: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
     """By kind: the hash that was applied and the leaf paths that the API server kept different all the same."""
+    cache: Subject | None = None
+    """The ModelCache that keeps its weights; None when it needs none or there is none."""
+    progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By name of a Pod: what its download says of itself."""
 
     def child(self, kind: str) -> Child | None:
         """The child of that kind with the Model's name."""
@@ -271,9 +304,10 @@ class ModelWorld:
 
 
 def subject_from(manifest: Mapping[str, Any]) -> Subject:
-    """The projection of a Model."""
+    """The projection of a Model or ModelCache."""
     metadata = manifest["metadata"]
     return Subject(
+        kind=manifest["kind"],
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
@@ -321,8 +355,19 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadEnd:
+    """How a download ended, for metrics."""
+
+    reason: str
+    """Empty when it succeeded."""
+    bytes_fetched: int = 0
+    seconds: float = 0.0
+    retries: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do about one Model, as plain data."""
+    """What to do about one Model or ModelCache, as plain data."""
 
     changes: tuple[Apply | Delete, ...] = ()
     status: Mapping[str, Any] | None = None
@@ -330,5 +375,7 @@ class Plan:
     notes: tuple[Note, ...] = ()
     transition: tuple[str, str, str] | None = None
     """Phase before, phase after, reason: one log line."""
+    downloads: tuple["DownloadEnd", ...] = ()
+    """Downloads whose end this plan records for the first time: counted once the status is written."""
     look_again: float | None = None
     """Seconds until time alone may change the plan; None when only an event can."""

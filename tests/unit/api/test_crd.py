@@ -36,7 +36,7 @@ def test_models_are_listed_with_their_children() -> None:
 def test_columns_are_in_the_order_in_which_they_are_read() -> None:
     columns = VERSION["additionalPrinterColumns"]
     narrow = [column["name"].upper() for column in columns if not column.get("priority")]
-    assert narrow == ["PHASE", "READY", "BACKEND", "GPUS", "QUEUE", "URL", "AGE"]
+    assert narrow == ["PHASE", "READY", "BACKEND", "GPUS", "PROGRESS", "QUEUE", "URL", "AGE"]
     assert columns[-1]["name"] == "Message", "the long one is last"
 
 

@@ -22,7 +22,6 @@ from berth.backends.registry import all_backends, backend_for
 Start = Callable[..., Server]
 FOLDER = Weights(path="/models/qwen3")
 FILE = Weights(path="/models/qwen3.gguf")
-REPOSITORY = Weights(repository="Qwen/Qwen3-8B", revision="main")
 
 
 def spec_of(backend: str, **fields: Any) -> ModelSpec:
@@ -78,13 +77,9 @@ def test_an_unknown_vendor_needs_an_image() -> None:
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "tgi"])
-def test_weights_are_a_folder_or_a_repository_with_its_revision(name: str) -> None:
+def test_weights_are_a_folder(name: str) -> None:
     model = {"vllm": "--model", "sglang": "--model-path", "tgi": "--model-id"}[name]
     assert flags(start(name))[model] == ["/models/qwen3"]
-    assert "--revision" not in flags(start(name))
-    fetched = flags(start(name, REPOSITORY))
-    assert fetched[model] == ["Qwen/Qwen3-8B"]
-    assert fetched["--revision"] == ["main"]
 
 
 @pytest.mark.parametrize(

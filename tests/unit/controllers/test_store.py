@@ -23,7 +23,7 @@ def store() -> Store:
     return store
 
 
-def forget(store: Store, manifest: dict[str, Any], version: str | None = None) -> Key | None:
+def forget(store: Store, manifest: dict[str, Any], version: str | None = None) -> tuple[Key, ...]:
     metadata = manifest["metadata"]
     return store.forget(manifest["kind"], NAMESPACE, metadata["name"], metadata["uid"], version)
 
@@ -32,45 +32,45 @@ def forget(store: Store, manifest: dict[str, Any], version: str | None = None) -
 
 
 def test_a_model_is_gathered_as_it_was_seen_last(store: Store) -> None:
-    assert store.observe(builders.model(version=2, generation=2)) == KEY
+    assert store.observe(builders.model(version=2, generation=2)) == (KEY,)
     assert store.gather(KEY).subject.generation == 2
 
 
 def test_an_older_version_is_no_news(store: Store) -> None:
     store.observe(builders.model(version=7, generation=2))
-    assert store.observe(builders.model(version=6, generation=1)) is None
+    assert store.observe(builders.model(version=6, generation=1)) == ()
     assert store.gather(KEY).subject.generation == 2
 
 
 def test_versions_are_compared_as_numbers(store: Store) -> None:
     store.observe(builders.model(version=99))
-    assert store.observe(builders.model(version=100, generation=2)) == KEY
+    assert store.observe(builders.model(version=100, generation=2)) == (KEY,)
 
 
 def test_the_echo_of_our_own_status_wakes_nobody(store: Store) -> None:
     written = builders.model(version=2, status={"phase": "Ready"})
     store.observe(written)
-    assert store.observe(written) is None
+    assert store.observe(written) == ()
 
 
 def test_labels_of_a_model_wake_nobody(store: Store) -> None:
-    assert store.observe(builders.model(version=2, labels={"team": "a"})) is None
+    assert store.observe(builders.model(version=2, labels={"team": "a"})) == ()
     assert store.gather(KEY).subject.resource_version == "2"
 
 
 def test_a_status_that_somebody_edited_is_looked_at(store: Store) -> None:
-    assert store.observe(builders.model(version=2, status={"phase": "Ready"})) == KEY
+    assert store.observe(builders.model(version=2, status={"phase": "Ready"})) == (KEY,)
 
 
 def test_a_deleted_model_is_gone(store: Store) -> None:
     forget(store, builders.model(), "2")
     assert store.gather(KEY) is None
-    assert list(store.model_keys()) == []
+    assert list(store.all_keys()) == []
 
 
 def test_a_recreated_model_inherits_no_memories(store: Store) -> None:
-    store.status_written(KEY, NOW)
-    store.refuse(KEY, Refusal("Deployment", "m", "InvalidSpec", "no", "hash", NOW))
+    store.memories.status_written(KEY, NOW)
+    store.memories.refuse(KEY, Refusal("Deployment", "m", "InvalidSpec", "no", "hash", NOW))
     store.observe(builders.model(version=9, uid="another"))
     world = store.gather(KEY)
     assert (world.refusals, world.status_written_at) == ((), None)
@@ -84,9 +84,9 @@ def test_the_end_of_the_predecessor_does_not_remove_the_successor(store: Store) 
 
 def test_memories_of_a_deleted_model_are_not_kept(store: Store) -> None:
     forget(store, builders.model(), "2")
-    store.refuse(KEY, Refusal("Deployment", "m", "InvalidSpec", "no", "hash", NOW))
-    store.accept(KEY, "Deployment", "hash", frozenset({"spec"}))
-    store.status_written(KEY, NOW)
+    store.memories.refuse(KEY, Refusal("Deployment", "m", "InvalidSpec", "no", "hash", NOW))
+    store.memories.accept(KEY, "Deployment", "m", "hash", frozenset({"spec"}))
+    store.memories.status_written(KEY, NOW)
     store.observe(builders.model(version=9, uid="another"))
     world = store.gather(KEY)
     assert (world.refusals, world.stubborn, world.status_written_at) == ((), {}, None)
@@ -96,19 +96,19 @@ def test_memories_of_a_deleted_model_are_not_kept(store: Store) -> None:
 
 
 def test_pods_of_a_model_are_gathered(store: Store) -> None:
-    assert store.observe(builders.pod("b")) == KEY
+    assert store.observe(builders.pod("b")) == (KEY,)
     store.observe(builders.pod("a"))
     store.observe(builders.pod("c", model="other"))
     assert [pod.name for pod in store.gather(KEY).pods] == ["a", "b"]
 
 
 def test_a_pod_of_an_unknown_model_wakes_nobody() -> None:
-    assert Store().observe(builders.pod()) is None
+    assert Store().observe(builders.pod()) == ()
 
 
 def test_a_pod_that_is_relabelled_leaves_its_model(store: Store) -> None:
     store.observe(builders.pod())
-    assert store.observe(builders.pod(model="debugging", version=2)) == KEY
+    assert store.observe(builders.pod(model="debugging", version=2)) == (KEY,)
     assert store.gather(KEY).pods == ()
 
 
@@ -121,7 +121,7 @@ def test_a_relabelled_pod_that_ends_leaves_nothing_behind(store: Store) -> None:
 
 def test_only_the_version_of_a_pod_changed(store: Store) -> None:
     store.observe(builders.pod())
-    assert store.observe(builders.pod(version=2)) is None
+    assert store.observe(builders.pod(version=2)) == ()
 
 
 # ---- the end of objects --------------------------------------------------------------------------------------
@@ -129,8 +129,8 @@ def test_only_the_version_of_a_pod_changed(store: Store) -> None:
 
 def test_late_news_does_not_raise_a_deleted_object(store: Store) -> None:
     store.observe(builders.pod(version=3))
-    assert forget(store, builders.pod(), "5") == KEY
-    assert store.observe(builders.pod(version=4)) is None
+    assert forget(store, builders.pod(), "5") == (KEY,)
+    assert store.observe(builders.pod(version=4)) == ()
     assert store.gather(KEY).pods == ()
 
 
@@ -145,20 +145,20 @@ def test_an_object_that_lost_its_labels_comes_back_with_them(store: Store) -> No
     deployment = builders.child(version=3)
     store.observe(deployment)
     forget(store, deployment, "5")
-    assert store.observe(builders.child(version=6)) == KEY
+    assert store.observe(builders.child(version=6)) == (KEY,)
     assert store.gather(KEY).child("Deployment") is not None
 
 
 def test_an_object_that_came_back_before_the_news_of_its_end_stays(store: Store) -> None:
     store.observe(builders.child(version=6))
-    assert forget(store, builders.child(), "5") is None
+    assert forget(store, builders.child(), "5") == ()
     assert store.gather(KEY).child("Deployment") is not None
 
 
 def test_what_is_gone_for_good_never_comes_back(store: Store) -> None:
     store.observe(builders.child(version=3))
     forget(store, builders.child())
-    assert store.observe(builders.child(version=9)) is None
+    assert store.observe(builders.child(version=9)) == ()
 
 
 def test_a_namesake_with_another_uid_is_somebody_else(store: Store) -> None:
@@ -173,56 +173,56 @@ def test_a_namesake_with_another_uid_is_somebody_else(store: Store) -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget"])
 def test_children_of_every_kind_are_gathered(store: Store, kind: str) -> None:
-    assert store.observe(builders.child(kind)) == KEY
+    assert store.observe(builders.child(kind)) == (KEY,)
     assert store.gather(KEY).child(kind).kind == kind
 
 
 def test_the_status_of_a_child_wakes_nobody(store: Store) -> None:
     store.observe(builders.child())
-    assert store.observe(builders.child(version=2, status={"readyReplicas": 1})) is None
+    assert store.observe(builders.child(version=2, status={"readyReplicas": 1})) == ()
 
 
 def test_pods_that_the_deployment_may_not_make_are_news(store: Store) -> None:
     store.observe(builders.child())
     refused = {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]}
-    assert store.observe(builders.child(version=2, status=refused)) == KEY
+    assert store.observe(builders.child(version=2, status=refused)) == (KEY,)
 
 
 def test_drift_of_a_child_is_news(store: Store) -> None:
     store.observe(builders.child())
-    assert store.observe(builders.child(version=2, spec={"replicas": 5})) == KEY
+    assert store.observe(builders.child(version=2, spec={"replicas": 5})) == (KEY,)
 
 
 def test_a_child_whose_model_label_was_changed_still_wakes_its_model(store: Store) -> None:
     store.observe(builders.child())
-    assert store.observe(builders.child(version=2, labels={names.MODEL_LABEL: "other"})) == KEY
+    assert store.observe(builders.child(version=2, labels={names.MODEL_LABEL: "other"})) == (KEY,)
 
 
 def test_a_foreign_service_of_the_same_name_is_known_by_name_only(store: Store) -> None:
-    assert store.observe(builders.child("Service", ours=False)) == KEY
+    assert store.observe(builders.child("Service", ours=False)) == (KEY,)
     child = store.gather(KEY).child("Service")
     assert (child.model, child.manifest()) == ("", {})
 
 
 def test_changes_of_a_foreign_service_wake_nobody(store: Store) -> None:
     store.observe(builders.child("Service", ours=False))
-    assert store.observe(builders.child("Service", ours=False, version=2, spec={"ports": []})) is None
+    assert store.observe(builders.child("Service", ours=False, version=2, spec={"ports": []})) == ()
 
 
 def test_a_child_that_loses_our_labels_is_news_once(store: Store) -> None:
     store.observe(builders.child("Service"))
-    assert store.observe(builders.child("Service", ours=False, version=2)) == KEY
-    assert store.observe(builders.child("Service", ours=False, version=3)) is None
+    assert store.observe(builders.child("Service", ours=False, version=2)) == (KEY,)
+    assert store.observe(builders.child("Service", ours=False, version=3)) == ()
 
 
 def test_a_child_that_begins_to_be_deleted_is_news(store: Store) -> None:
     store.observe(builders.child())
-    assert store.observe(builders.child(version=2, deleting=True)) == KEY
+    assert store.observe(builders.child(version=2, deleting=True)) == (KEY,)
 
 
 def test_the_end_of_a_child_wakes_its_model(store: Store) -> None:
     store.observe(builders.child())
-    assert forget(store, builders.child(), "2") == KEY
+    assert forget(store, builders.child(), "2") == (KEY,)
 
 
 # ---- memories ------------------------------------------------------------------------------------------------
@@ -230,16 +230,16 @@ def test_the_end_of_a_child_wakes_its_model(store: Store) -> None:
 
 def test_a_refusal_is_gathered_until_the_object_is_accepted(store: Store) -> None:
     refusal = Refusal("Deployment", "m", "QuotaExceeded", "no", "hash", NOW)
-    store.refuse(KEY, refusal)
+    store.memories.refuse(KEY, refusal)
     assert store.gather(KEY).refusals == (refusal,)
-    store.accept(KEY, "Deployment", "hash", frozenset())
+    store.memories.accept(KEY, "Deployment", "m", "hash", frozenset())
     assert store.gather(KEY).refusals == ()
 
 
 def test_what_the_server_keeps_different_is_remembered_until_it_is_not(store: Store) -> None:
-    store.accept(KEY, "Service", "hash", frozenset({"spec.x"}))
+    store.memories.accept(KEY, "Service", "m", "hash", frozenset({"spec.x"}))
     assert store.gather(KEY).stubborn == {"Service": ("hash", frozenset({"spec.x"}))}
-    store.accept(KEY, "Service", "hash2", frozenset())
+    store.memories.accept(KEY, "Service", "m", "hash2", frozenset())
     assert store.gather(KEY).stubborn == {}
 
 

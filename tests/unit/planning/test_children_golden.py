@@ -11,7 +11,7 @@ from golden import cases
 
 @pytest.mark.parametrize("case", cases.all_cases())
 def test_a_model_becomes_the_manifests_beside_it(case: str) -> None:
-    rendered = cases.render(cases.model(case))
+    rendered = cases.render(cases.model(case), stored=cases.stored(case))
     path = cases.manifests_path(case)
     if os.environ.get("BERTH_UPDATE_GOLDEN"):
         path.write_text(yaml.safe_dump_all(rendered, sort_keys=False, width=110))
@@ -20,7 +20,7 @@ def test_a_model_becomes_the_manifests_beside_it(case: str) -> None:
 
 @pytest.mark.parametrize("case", cases.all_cases())
 def test_rendered_manifests_equal_themselves(case: str) -> None:
-    for manifest in cases.render(cases.model(case)):
+    for manifest in cases.render(cases.model(case), stored=cases.stored(case)):
         assert differences(manifest, manifest) == []
         assert is_applied(manifest, manifest)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from berth.api.model import Model
 from berth.planning import names
-from berth.planning.model_plan import WAKE_ANNOTATION, decide
+from berth.planning.intent import WAKE_ANNOTATION
+from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
 from berth.planning.world import Apply, Plan, format_time
 from support import builders

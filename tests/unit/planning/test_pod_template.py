@@ -1,6 +1,7 @@
 """The Pod template of a Model: what follows from which field."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from berth.api.model import ModelSpec
 from berth.planning.errors import InvalidSpecError
 from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.render_settings import RenderSettings
+from berth.planning.weights import Stored
 
 LLAMA: dict[str, Any] = {"backend": "llamacpp", "source": {"uri": "pvc://weights/qwen3.gguf"}}
 VLLM: dict[str, Any] = {"backend": "vllm", "source": {"uri": "pvc://weights/qwen3"}}
@@ -18,8 +20,8 @@ def spec_of(**fields: Any) -> ModelSpec:
     return ModelSpec.model_validate({**LLAMA, **fields})
 
 
-def render(settings: RenderSettings | None = None, **fields: Any) -> dict[str, Any]:
-    return render_pod_template("chat", "models", spec_of(**fields), settings or RenderSettings())
+def render(settings: RenderSettings | None = None, stored: Stored | None = None, **fields: Any) -> dict[str, Any]:
+    return render_pod_template("chat", "models", spec_of(**fields), settings or RenderSettings(), stored)
 
 
 def pod(**fields: Any) -> dict[str, Any]:
@@ -135,30 +137,78 @@ def test_an_image_is_mounted_where_the_cluster_can() -> None:
         render(RenderSettings(image_volumes=False), source=source)
 
 
-def test_a_server_that_can_fetches_from_the_hub_with_the_persons_token() -> None:
-    container = server(**{**VLLM, "source": {"uri": "hf://Qwen/Qwen3-8B@v1", "secretRef": {"name": "hub"}}})
-    assert container["args"][:4] == ["--model", "Qwen/Qwen3-8B", "--revision", "v1"]
+def downloader(**fields: Any) -> dict[str, Any]:
+    (container,) = render(**fields)["spec"]["initContainers"]
+    return container
+
+
+HUB = {"uri": "hf://Qwen/Qwen3-8B@v1", "secretRef": {"name": "hub"}}
+
+
+def test_without_a_cache_an_init_container_downloads_with_the_persons_token() -> None:
+    container = downloader(**{**VLLM, "source": HUB})
+    assert container["args"][:5] == ["provision", "--uri", "hf://Qwen/Qwen3-8B@v1", "--destination", "/models"]
     token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
     assert token in container["env"]
-    assert "models" not in [mount["name"] for mount in container["volumeMounts"]]
+    assert server(**{**VLLM, "source": HUB})["args"][:2] == ["--model", "/models"]
+    assert token not in server(**{**VLLM, "source": HUB})["env"], "the server has no use for the token"
 
 
-@pytest.mark.parametrize("extra", [{"files": ["*.safetensors"]}, {"cache": "default"}])
-def test_a_server_that_fetches_by_itself_takes_everything(extra: dict[str, Any]) -> None:
-    refused(f"source.{next(iter(extra))}", **{**VLLM, "source": {"uri": "hf://Qwen/Qwen3-8B", **extra}})
+def test_the_volume_of_a_pods_own_is_bounded() -> None:
+    fields = {**VLLM, "source": HUB}
+    assert volume("models", **fields) == {"name": "models", "emptyDir": {"sizeLimit": "20Gi"}}
+    assert downloader(**fields)["args"][5:7] == ["--limit", str(20 * 2**30)]
+
+
+def test_keys_of_a_bucket_have_the_names_that_every_client_knows() -> None:
+    source = {"uri": "s3://bucket/qwen3", "secretRef": {"name": "keys"}}
+    variables = {one["name"] for one in downloader(**{**VLLM, "source": source})["env"]}
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"} <= variables
 
 
 @pytest.mark.parametrize(
-    ("backend", "uri"),
+    ("source", "path"),
     [
-        ("llamacpp", "hf://Qwen/Qwen3-8B-GGUF"),
-        ("llamacpp", "https://example.com/a.gguf"),
-        ("vllm", "s3://bucket/qwen3"),
-        ("ollama", "ollama://llama3.2:1b"),
+        ({"uri": "https://example.com/a/b.gguf?signature=x"}, "/models/b.gguf"),
+        ({"uri": "hf://org/repo", "files": ["b.gguf"]}, "/models/b.gguf"),
+        ({"uri": "hf://org/repo", "files": ["*Q4*"]}, "/models/model.gguf"),
+        ({"uri": "hf://org/repo"}, "/models/model.gguf"),
     ],
 )
-def test_what_nobody_can_fetch_yet_says_what_to_do_instead(backend: str, uri: str) -> None:
-    assert "pvc://claim/path" in refused("source.uri", backend=backend, source={"uri": uri})
+def test_a_file_whose_name_only_the_download_knows_gets_a_link(source: dict[str, Any], path: str) -> None:
+    assert path in server(source=source)["args"]
+    linked = path.endswith("model.gguf")
+    assert ("--link" in downloader(source=source)["args"]) is linked
+
+
+def test_a_store_of_ollama_is_downloaded_under_its_own_name() -> None:
+    container = server(backend="ollama", source={"uri": "ollama://llama3.2"})
+    assert any("llama3.2/latest" in argument for argument in container["args"]), container["args"]
+
+
+STORED = Stored(cache="fast", claim="modelcache-fast", path="qwen-1", file="q.gguf", format="gguf", one_node=True)
+
+
+def test_weights_of_a_cache_are_mounted_read_only() -> None:
+    pod = render(stored=STORED, source={"uri": "hf://org/repo"})["spec"]
+    claim = {"claimName": "modelcache-fast", "readOnly": True}
+    assert {"name": "models", "persistentVolumeClaim": claim} in pod["volumes"]
+    assert "/models/qwen-1/q.gguf" in pod["containers"][0]["args"]
+    assert "initContainers" not in pod
+
+
+def test_pods_on_a_volume_of_one_node_stay_together() -> None:
+    template = render(stored=STORED, source={"uri": "hf://org/repo"})
+    (term,) = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items(), "the first fits too"
+    shared = render(stored=replace(STORED, one_node=False), source={"uri": "hf://org/repo"})
+    assert "affinity" not in shared["spec"]
+
+
+def test_other_weights_of_the_same_source_render_another_template() -> None:
+    spec = spec_of(source={"uri": "hf://org/repo"})
+    inputs = {template_inputs(spec, stored) for stored in (None, STORED, replace(STORED, revision="b"))}
+    assert len(inputs) == 3
 
 
 def test_what_a_backend_cannot_do_names_the_field() -> None:
