@@ -79,7 +79,7 @@ class Resource:
 class MisbehavingServer:
     """Serves until it is left."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.resources: dict[str, Resource] = {}
         self.seen: list[Seen] = []
         self.ending = threading.Event()
@@ -88,11 +88,11 @@ class MisbehavingServer:
         class Handler(_Handler):
             server_of = outer
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = _Server((host, 0), Handler)
         if tls:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port: int = self._server.server_address[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> "MisbehavingServer":

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from berth.planning import names
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.own_download import own_failure
 from berth.planning.policy import Policy
@@ -130,13 +131,17 @@ def _end(container: Container) -> datetime | None:
 
 def _waiting(pod: Pod, container: Container, policy: Policy, now: datetime, known: Known | None) -> Failure | None:
     waiting, message = container.waiting_reason, shown(container.waiting_message)
+    if container.name == names.PROVISIONER_CONTAINER:
+        image = "the operator's flag --provisioner-image"
+    else:
+        image = "serving.image"
     if waiting == "InvalidImageName":
-        advice = f"{message}. Correct serving.image"
+        advice = f"{message}. Correct {image}"
         return _patient(Reason.IMAGE_PULL_FAILED, advice, 0, pod, now, known)
     if waiting in _IMAGE_REASONS:
         advice = (
             f"{message or 'the image cannot be pulled'}. "
-            "Check serving.image and, for a private registry, the pull secret"
+            f"Check {image} and, for a private registry, the pull secret"
         )
         return _patient(Reason.IMAGE_PULL_FAILED, advice, policy.image_pull_patience, pod, now, known)
     if waiting == "CreateContainerConfigError":
