@@ -1,16 +1,14 @@
 """The demonstration behind `hack/demo`: from nothing to an answer of a real inference server in a Pod."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,12 @@ import click
 import yaml
 
 import tinymodel
-from localcluster import api
+from localcluster import api, images
+from localcluster.errors import ClusterError
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = "demo"
+OPERATOR = ("--namespace", "berth-system")
 QUESTION = "What does a model lifecycle manager do?"
 
 
@@ -67,74 +67,35 @@ def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:
     return answer
 
 
-def install(kubectl: Kubectl) -> None:
-    """The CRDs, the operator's identity and its rights."""
+def operator_manifests(image: str, built: str = "", flags: tuple[str, ...] = ()) -> str:
+    """deploy/operator.yaml with this image and further flags. Another build makes other Pods, also of the same name."""
+    documents = list(yaml.safe_load_all((ROOT / "deploy/operator.yaml").read_text()))
+    template = next(d for d in documents if d["kind"] == "Deployment")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    container["image"] = image
+    next(variable for variable in container["env"] if variable["name"] == "BERTH_IMAGE")["value"] = image
+    container["args"] += flags
+    if built:
+        template["metadata"]["annotations"] = {"berth.dev/built": built}
+    return yaml.safe_dump_all(documents)
+
+
+def install(kubectl: Kubectl, operator: str) -> None:
+    """The CRDs, the rights, and the operator's Deployment; returns when it is Ready."""
     kubectl("apply", "-f", str(ROOT / "crds"))
     served = ("api-resources", "--api-group=berth.dev", "--output=name")  # `kubectl wait` fails on a CRD just made
     wait_for(lambda: "models.berth.dev" in kubectl(*served, check=False), 30, "the API server's serving of Models")
-    kubectl("apply", "-f", str(ROOT / "deploy/operator.yaml"))
     kubectl("apply", "-f", str(ROOT / "deploy/rbac.yaml"))
-    wait_for(
-        lambda: kubectl("-n", "berth-system", "get", "serviceaccount", "berth-operator", "-o", "name", check=False),
-        30,
-        "the operator's ServiceAccount",
+    kubectl("apply", "-f", "-", stdin=operator)
+    kubectl(*OPERATOR, "rollout", "status", "deployment/berth-operator", "--timeout=120s")
+
+
+def operator_state(kubectl: Kubectl) -> str:
+    """The operator's Pods and the last lines of their logs, for an error message."""
+    selector = ("--selector", "app.kubernetes.io/component=operator")
+    return kubectl(*OPERATOR, "get", "pods", *selector, check=False) + kubectl(
+        *OPERATOR, "logs", *selector, "--tail=15", "--prefix", "--ignore-errors", check=False
     )
-
-
-def operator_kubeconfig(kubectl: Kubectl, admin: Path, folder: Path) -> Path:
-    """A kubeconfig with the operator's own token: it has the rights of its ClusterRole and no others."""
-    token = kubectl("-n", "berth-system", "create", "token", "berth-operator", "--duration=8h").strip()
-    config = yaml.safe_load(admin.read_text())
-    cluster = next(
-        entry
-        for entry in config["clusters"]
-        for context in config["contexts"]
-        if context["name"] == config["current-context"] and entry["name"] == context["context"]["cluster"]
-    )
-    path = folder / "operator.kubeconfig"
-    path.touch(mode=0o600)
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [cluster],
-                "users": [{"name": "operator", "user": {"token": token}}],
-                "contexts": [{"name": "operator", "context": {"cluster": cluster["name"], "user": "operator"}}],
-                "current-context": "operator",
-            }
-        )
-    )
-    return path
-
-
-@contextmanager
-def running_operator(kubeconfig: Path, folder: Path, images: dict[str, str]) -> Iterator[Path]:
-    """The operator as a process beside the cluster; yields its log."""
-    log = folder / "operator.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "berth", "operator", "--kubeconfig", str(kubeconfig),
-                "--host", "127.0.0.1", "--port", "0", "--log-format", "text",
-                *(flag for name, image in images.items() for flag in ("--image", f"{name}={image}")),
-            ],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            wait_for(
-                lambda: process.poll() is not None or "leading as" in log.read_text(), 30, "the start of the operator"
-            )
-            if process.poll() is not None:
-                raise DemoError(f"the operator ended:\n{log.read_text()}")
-            yield log
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 def prepare_weights(kubectl: Kubectl, folder: Path, local: bool) -> None:
@@ -160,15 +121,16 @@ def watch_phases(kubectl: Kubectl, seconds: float) -> None:
     while True:
         status = kubectl.model("quickstart")["status"]
         ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
-        line = f"{status['phase']:<10} {ready.get('reason', ''):<18} {ready.get('message', '')}"
+        phase = status.get("phase", "")  # nobody has looked at it yet
+        line = f"{phase:<10} {ready.get('reason', ''):<18} {ready.get('message', '')}"
         if line != shown:
             click.echo(f"    {time.monotonic() - began:5.1f} s  {line}")
             shown = line
-        if status["phase"] == "Ready":
+        if phase == "Ready":
             return
-        if status["phase"] == "Failed" or time.monotonic() - began > seconds:
+        if phase == "Failed" or time.monotonic() - began > seconds:
             raise DemoError(
-                f"the Model is {status['phase']} after {time.monotonic() - began:.0f} s: {ready.get('message', '')}"
+                f"the Model is {phase or 'not seen'} after {time.monotonic() - began:.0f} s: {ready.get('message', '')}"
             )
         time.sleep(0.05)
 
@@ -206,55 +168,73 @@ def ask(kubectl: Kubectl) -> str:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Use this existing cluster; without it a local one is made.",
 )
+@click.option("--image", help="With --kubeconfig: the name of Berth's image in a registry that the cluster pulls from.")
 @click.option("--keep", is_flag=True, help="Leave the local cluster up afterwards.")
-def main(kubeconfig: Path | None, keep: bool) -> None:
+def main(kubeconfig: Path | None, image: str | None, keep: bool) -> None:
     """Bring up a cluster, install Berth, run a Model and ask it something. Exits 0 only when the model answered."""
     began = time.monotonic()
+    if kubeconfig is not None and image is None:
+        raise click.UsageError(
+            "your cluster pulls Berth's image from a registry: push it there (hack/image build makes it) "
+            "and name it with --image"
+        )
+    if kubeconfig is None and image is not None:
+        raise click.UsageError(
+            "a local cluster runs the image of this checkout; leave out --image, or add --kubeconfig"
+        )
     try:
         with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="berth-demo-") as folder:
-            demonstrate(stack, Path(folder), kubeconfig, keep)
-    except (DemoError, RuntimeError) as error:
+            if kubeconfig is not None and image is not None:
+                kubectl = Kubectl("kubectl", kubeconfig)
+                demonstrate(kubectl, Path(folder), operator_manifests(image), local=False)
+                kubectl("delete", "-f", str(ROOT / "examples/quickstart.yaml"))
+                say("Berth stays installed; to remove it: kubectl delete -f crds -f deploy")
+            else:
+                kubectl, operator = local_cluster(stack, keep)
+                demonstrate(kubectl, Path(folder), operator, local=True)
+    except (DemoError, ClusterError) as error:
         sys.exit(f"{click.style('demo failed:', fg='red', bold=True)} {error}")
     say(f"done in {time.monotonic() - began:.0f} s")
 
 
-def demonstrate(stack: ExitStack, folder: Path, kubeconfig: Path | None, keep: bool) -> None:
+def local_cluster(stack: ExitStack, keep: bool) -> tuple[Kubectl, str]:
+    """A local cluster with Berth's image, and the manifests that run the operator from it."""
+    say("bringing up a local cluster (the first time builds Kubernetes, about 8 minutes on 2 cores)")
+    existed = api.exists(CLUSTER)
+    cluster = api.ensure(CLUSTER)
+    if keep:
+        stack.callback(
+            lambda: say(
+                f"the cluster stays up: export KUBECONFIG={cluster.kubeconfig}; hack/cluster down --name {CLUSTER}"
+            )
+        )
+    elif not existed:
+        stack.callback(lambda: (say("taking the cluster down"), api.delete(CLUSTER)))
+    say("loading Berth's image (the first time builds it, half a minute)")
+    archive = images.berth()
+    api.load_image(CLUSTER, archive)
+    flags = ("--log-format=text", f"--image=llamacpp={images.LLAMA_IMAGE}")
+    return Kubectl(str(cluster.kubectl), cluster.kubeconfig), operator_manifests(
+        images.BERTH_IMAGE, archive.stem, flags
+    )
+
+
+def demonstrate(kubectl: Kubectl, folder: Path, operator: str, local: bool) -> None:
     """The story itself."""
-    if kubeconfig is None:
-        say("bringing up a local cluster (the first time builds Kubernetes, about 8 minutes on 2 cores)")
-        existed = api.exists(CLUSTER)
-        cluster = api.ensure(CLUSTER)
-        if not keep and not existed:
-            stack.callback(lambda: (say("taking the cluster down"), api.delete(CLUSTER)))
-        admin, path = Path(cluster.kubeconfig), str(cluster.kubectl)
-        images = {"llamacpp": "localhost/llama-server:11669"}
-    else:
-        admin, path, images = kubeconfig, "kubectl", {}
-    kubectl = Kubectl(path, admin)
-    say("installing Berth: CRDs, ServiceAccount, rights")
-    install(kubectl)
-    say("starting the operator beside the cluster, with its own ServiceAccount's token")
-    log = stack.enter_context(running_operator(operator_kubeconfig(kubectl, admin, folder), folder, images))
-    prepare_weights(kubectl, folder, local=kubeconfig is None)
-    say("kubectl apply -f examples/quickstart.yaml")
-    kubectl("apply", "-f", str(ROOT / "examples/quickstart.yaml"))
+    say("installing Berth: CRDs, rights, the operator's Deployment")
     try:
+        install(kubectl, operator)
+        prepare_weights(kubectl, folder, local)
+        say("kubectl apply -f examples/quickstart.yaml")
+        kubectl("apply", "-f", str(ROOT / "examples/quickstart.yaml"))
         watch_phases(kubectl, 300)
     except DemoError as error:
-        raise DemoError(f"{error}\n{log.read_text()[-2000:]}") from error
+        raise DemoError(f"{error}\n{operator_state(kubectl)}") from error
     say("kubectl get models")
     click.echo(kubectl("get", "models"))
     say(f"asking: {QUESTION}")
     click.echo("    " + click.style(ask(kubectl), fg="green"))
     click.echo("    (a random model of half a megabyte: real tokens from a real llama-server, without any sense)")
-    if keep or kubeconfig is not None:
-        say(
-            "cleaning up later: kubectl delete model quickstart"
-            + ("" if kubeconfig else f"; hack/cluster down --name {CLUSTER}")
-        )
-        say(f"KUBECONFIG={os.path.relpath(admin) if kubeconfig else admin}")
-    if kubeconfig is not None:
-        kubectl("delete", "-f", str(ROOT / "examples/quickstart.yaml"))
 
 
 if __name__ == "__main__":

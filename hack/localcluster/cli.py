@@ -118,7 +118,7 @@ def kubeconfig(name: str, content: bool) -> None:
 def load_image(name: str, archives: tuple[Path, ...]) -> None:
     """Import images from archives as `docker save` writes them."""
     for archive in archives:
-        references = images.references(archive)
+        references = images.configs(archive)
         api.load_image(name, archive)
         click.echo("\n".join(references))
 
@@ -141,3 +141,17 @@ def build() -> None:
     """Build the programs into the user's cache, and nothing else."""
     for path in binaries.ensure().values():
         click.echo(path)
+
+
+@main.group()
+def image() -> None:
+    """Berth's own image; `hack/image` is short for this."""
+
+
+@image.command("build")
+def build_image() -> None:
+    """Build it from this checkout, unless that was done before, and print its name and its archive."""
+    began = time.monotonic()
+    archive = images.berth()
+    click.echo(f"{images.BERTH_IMAGE} is there after {time.monotonic() - began:.1f} s", err=True)
+    click.echo(f"{images.BERTH_IMAGE} {archive}")

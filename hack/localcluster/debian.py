@@ -1,7 +1,7 @@
 """Programs from Debian packages, unpacked into folders: nothing is installed, the system's own apt is not touched.
 
-The mirror is the one that this machine is set up with. llama.cpp is only in Debian's newest suite, so that
-suite is added to a private copy of apt's state, and signatures are checked as always.
+The mirror is the one that this machine is set up with. What is newer than the machine comes from a suite that is
+named in a private copy of apt's state, and signatures are checked as always.
 """
 
 import hashlib
@@ -21,10 +21,17 @@ LLAMA_PACKAGES = (
     "openssl-provider-legacy", "libzstd1", "zlib1g", "libllama0", "libggml0", "llama.cpp-tools",
     "llama.cpp-tools-extra",
 )  # fmt: skip
-# Parts of those packages that no server needs.
+# The base of Berth's own image: Python, the libraries that its modules load, a shell for the Dockerfile.
+PYTHON_PACKAGES = (
+    "base-files", "dash", "libc6", "libgcc-s1", "zlib1g", "libbz2-1.0", "libexpat1", "libffi8", "liblzma5",
+    "libssl3t64", "libuuid1", "libzstd1", "python3-minimal", "python3.13-minimal", "libpython3.13-minimal",
+    "libpython3.13-stdlib", "python3.13-venv", "python3-pip-whl", "ca-certificates",
+)  # fmt: skip
+# Parts of those packages that nothing here needs.
 _UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/lintian", "usr/share/locale", "usr/share/bash-completion",
            "usr/share/bug", "usr/share/info", "usr/share/common-licenses")  # fmt: skip
 LLAMA_KEY = hashlib.sha256(repr((LLAMA_PACKAGES, _UNUSED, 1)).encode()).hexdigest()[:12]
+PYTHON_KEY = hashlib.sha256(repr((PYTHON_PACKAGES, _UNUSED, 1)).encode()).hexdigest()[:12]
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -36,6 +43,11 @@ def busybox() -> Path:
 def llama_server() -> Path:
     """Return a root folder in which the llama.cpp server runs."""
     return _unpacked(f"llama-{LLAMA_KEY}", LLAMA_PACKAGES, "sid", _UNUSED)
+
+
+def python() -> Path:
+    """Return a root folder with Python and pip."""
+    return _unpacked(f"python-{PYTHON_KEY}", PYTHON_PACKAGES, "trixie", _UNUSED)
 
 
 def _unpacked(name: str, packages: Iterable[str], suite: str, unused: Iterable[str] = ()) -> Path:
@@ -81,9 +93,7 @@ def _user() -> str:
 def _mirror() -> str:
     """Return the mirror that this machine's own suites come from."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise ClusterError(
-            "apt-get and dpkg-deb are needed for the images of llama-server and busybox: use Debian or Ubuntu"
-        )
+        raise ClusterError("apt-get and dpkg-deb are needed to make images without a registry: use Debian or Ubuntu")
     if not _KEYRING.exists():
         raise ClusterError(
             "the signing keys of Debian are missing; install them with: apt-get install debian-archive-keyring"

@@ -15,12 +15,16 @@ import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from localcluster import binaries, debian, state
+from localcluster import binaries, debian, engines, imagebuild, state
 from localcluster.errors import ClusterError
 from localcluster.node import PAUSE_IMAGE
 
 BUSYBOX_IMAGE = "localhost/busybox:1"
 LLAMA_IMAGE = "localhost/llama-server:11669"
+BERTH_IMAGE = "localhost/berth:dev"
+PYTHON_IMAGE = f"localhost/python:{debian.PYTHON_KEY}"
+_KEPT = 4
+"""How many of Berth's own images stay in the cache: one for each checkout that somebody works in."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -144,6 +148,40 @@ def llama_server() -> Path:
     return _cached(f"llama-server-{debian.LLAMA_KEY}.tar", make)
 
 
+def python() -> Path:
+    """Return an image with Python and little else: the base of Berth's own where there is no registry."""
+
+    def make() -> bytes:
+        root = debian.python()
+        authorities = sorted((root / "usr/share/ca-certificates").rglob("*.crt"))
+        entries = [*tree(root), *_user_files()]
+        entries += [Entry("etc/ssl/certs/ca-certificates.crt", b"".join(file.read_bytes() for file in authorities))]
+        return archive(PYTHON_IMAGE, entries)
+
+    return _cached(f"python-{debian.PYTHON_KEY}.tar", make)
+
+
+def berth() -> Path:
+    """Return Berth's own image, built from the sources of this checkout unless that was done before."""
+    engine = engines.answering()
+    folder = state.cache_folder() / "images"
+    target = folder / f"berth-{imagebuild.key(engine or PYTHON_IMAGE)}.tar"
+    if not target.exists():
+        with state.locked(state.cache_folder() / "building"):
+            if not target.exists():
+                temporary = target.with_suffix(".new")
+                temporary.unlink(missing_ok=True)  # buildah adds to an archive that is there
+                if engine:
+                    imagebuild.build_with_engine(engine, BERTH_IMAGE, temporary)
+                else:
+                    imagebuild.build_with_buildah(PYTHON_IMAGE, python(), BERTH_IMAGE, temporary)
+                temporary.replace(target)
+    target.touch()
+    for old in sorted(folder.glob("berth-*.tar"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+    return target
+
+
 def _user_files() -> list[Entry]:
     return [
         Entry("etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/tmp:/bin/sh\n"),
@@ -152,15 +190,20 @@ def _user_files() -> list[Entry]:
     ]
 
 
-def references(file: Path) -> list[str]:
-    """Return the names that an archive gives its images; say so when it is no archive of images."""
+def configs(file: Path) -> dict[str, str]:
+    """Return the digest of the configuration, which is the identity of an image, for each name in an archive.
+
+    Says so when the file is no archive of images.
+    """
     try:
         with tarfile.open(file) as tar:
             member = tar.extractfile("manifest.json")
             assert member is not None
-            return [tag for image in json.load(member) for tag in image["RepoTags"] or []]
-    except (OSError, tarfile.TarError, KeyError, ValueError, AssertionError) as error:
+            # NAME.json in most archives, blobs/sha256/NAME in those that follow the OCI layout.
+            named = [(Path(i["Config"]).name.removesuffix(".json"), i["RepoTags"] or []) for i in json.load(member)]
+    except (OSError, tarfile.TarError, KeyError, TypeError, ValueError, AssertionError) as error:
         raise ClusterError(f"{file} is no image archive as `docker save` writes it: {error}") from error
+    return {tag: f"sha256:{digest}" for digest, tags in named for tag in tags}
 
 
 def _cached(name: str, make: Callable[[], bytes]) -> Path:

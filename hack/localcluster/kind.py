@@ -4,27 +4,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from localcluster import addons, images
+from localcluster import addons, engines, images
 from localcluster.errors import ClusterError
 from localcluster.kubeapi import Api
 from localcluster.state import Paths, State
 
-_ENGINES = ("docker", "podman", "nerdctl")
-
 
 def usable() -> bool:
     """Tell whether kind is there and a container engine answers."""
-    if shutil.which("kind") is None:
-        return False
-    for engine in _ENGINES:
-        if shutil.which(engine) is None:
-            continue
-        try:
-            if subprocess.run((engine, "info"), capture_output=True, check=False, timeout=20).returncode == 0:
-                return True
-        except subprocess.TimeoutExpired:
-            continue
-    return False
+    return shutil.which("kind") is not None and engines.answering() is not None
 
 
 def up(where: Paths, state: State) -> None:

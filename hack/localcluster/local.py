@@ -127,33 +127,36 @@ class LocalCluster:
 
         if not processes.wait_until(answers, 30, 0.1):
             raise with_log("containerd does not answer", self.log("containerd"))
-        present = self._images()
         for archive in archives:
-            if not set(images.references(archive)) <= present:
-                self.load_image(archive)
-
-    def _images(self) -> set[str]:
-        command = (
-            "ctr",
-            "--address",
-            str(self.where.containerd_socket),
-            "--namespace",
-            "k8s.io",
-            "images",
-            "list",
-            "-q",
-        )
-        return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+            self.load_image(archive)
 
     def load_image(self, archive: Path) -> None:
-        """Import an archive of images for Pods to use."""
+        """Import an archive of images for Pods to use, unless they are there."""
+        wanted = images.configs(archive)
+        if self._has(wanted):
+            return
+        self._ctr("import", str(archive))
+        # kubelet asks containerd's CRI plugin, which notices a moment later.
+        if not processes.wait_until(lambda: self._has(wanted), 30):
+            raise with_log(f"{archive} was imported, but its images do not appear", self.log("containerd"))
+
+    def _has(self, wanted: dict[str, str]) -> bool:
+        """Tell whether these names stand for images with these configurations.
+
+        The CRI plugin gives each image a second name, the digest of its configuration.
+        """
+        rows = (line.split() for line in self._ctr("list").splitlines()[1:])
+        found = {row[0]: row[2] for row in rows}
+        return all(name in found and found[name] == found.get(config) for name, config in wanted.items())
+
+    def _ctr(self, *arguments: str) -> str:
         command = (
-            "ctr", "--address", str(self.where.containerd_socket), "--namespace", "k8s.io", "images", "import",
-            str(archive),
+            "ctr", "--address", str(self.where.containerd_socket), "--namespace", "k8s.io", "images", *arguments
         )  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ClusterError(f"{archive} cannot be imported: {done.stderr.strip()[-600:]}")
+            raise ClusterError(f"`ctr images {' '.join(arguments)}` failed: {done.stderr.strip()[-600:]}")
+        return done.stdout
 
     def log(self, component: str) -> Path:
         """Return where a component's log is."""

@@ -22,6 +22,10 @@ from localcluster.state import write
 NODE = "berth"
 SECRET = 0o600
 _VALID = datetime.timedelta(days=3650)
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +118,13 @@ def _sign(
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + _VALID)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        # Python 3.13 and newer refuse certificates that do not say whose key they have and whose signed them.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
-    if issuer is not None:
+    if issuer is None:
+        builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
+    else:
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     if subject.names:

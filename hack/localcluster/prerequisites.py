@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from localcluster.errors import ClusterError
@@ -35,12 +36,16 @@ def check(control_plane: bool) -> None:
             "a cluster without a container engine is made of namespaces, which takes root: run it with sudo, "
             "or start Docker or Podman and install kind"
         )
-    if _filesystem(clusters_folder()) == "overlay":
+    if filesystem(clusters_folder()) == "overlay":
         raise ClusterError(
             f"{clusters_folder()} is on an overlay file system, which cannot carry another one for containers; "
             "set XDG_STATE_HOME to a folder of a volume or another disk"
         )
-    missing = missing_packages(control_plane)
+    install(missing_packages(control_plane))
+
+
+def install(missing: Sequence[str]) -> None:
+    """Install Debian packages, or say what to do about it."""
     if not missing:
         return
     command = ("apt-get", "install", "--yes", "--no-install-recommends", *missing)
@@ -54,7 +59,7 @@ def check(control_plane: bool) -> None:
         raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-600:]}")
 
 
-def _filesystem(folder: Path) -> str:
+def filesystem(folder: Path) -> str:
     """Return the kind of file system that a folder is on, or will be."""
     best, kind = -1, ""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():

@@ -177,7 +177,7 @@ class TestImages:
         ]
         file = tmp_path / "image.tar"
         file.write_bytes(images.archive("localhost/tool:1", entries, entrypoint=["/app/tool"], command=["-h"]))
-        assert images.references(file) == ["localhost/tool:1"]
+        assert list(images.configs(file)) == ["localhost/tool:1"]
         with tarfile.open(file) as tar:
             manifest = json.loads(tar.extractfile("manifest.json").read())[0]  # type: ignore[union-attr]
             config = json.loads(tar.extractfile(manifest["Config"]).read())  # type: ignore[union-attr]
@@ -205,7 +205,7 @@ class TestImages:
         file = tmp_path / "image.tar"
         file.write_bytes(content)
         with pytest.raises(ClusterError, match="no image archive"):
-            images.references(file)
+            images.configs(file)
 
 
 class TestBinaries:
@@ -277,8 +277,8 @@ class TestPrerequisites:
             prerequisites.check(control_plane=False)
 
     def test_a_folder_is_on_the_file_system_of_the_innermost_mount(self) -> None:
-        assert prerequisites._filesystem(Path("/proc/self")) == "proc"
-        assert prerequisites._filesystem(Path("/nowhere")) == prerequisites._filesystem(Path("/"))
+        assert prerequisites.filesystem(Path("/proc/self")) == "proc"
+        assert prerequisites.filesystem(Path("/nowhere")) == prerequisites.filesystem(Path("/"))
 
 
 class TestKind:
