@@ -6,6 +6,7 @@ import http.client
 import ipaddress
 import json
 import os
+import shutil
 import ssl
 import threading
 import time
@@ -60,13 +61,28 @@ class TestHuggingFace:
             "uri": "hf://org/repo",
             "revision": COMMIT,
             "licence": "apache-2.0",
+            "file": None,
+            "figures": None,
             "bytesTotal": len(CONTENT) + 2,
             "bytesFetched": len(CONTENT) + 2,
+            "bytesPresent": len(CONTENT) + 2,
+            "bytesMissing": 0,
             "filesTotal": 3,
+            "filesDone": 3,
             "verified": True,
             "attempt": 1,
+            "retries": {},
+            "volumeFree": run.message["volumeFree"],
+            "volumeCapacity": run.message["volumeCapacity"],
             "seconds": run.message["seconds"],
         }
+
+    def test_says_what_the_volume_has_left(self, hub: MisbehavingServer, downloads: Downloads) -> None:
+        hub.put_repository("org/repo", {"a.bin": CONTENT})
+        message = downloads.run("hf://org/repo").message
+        volume = shutil.disk_usage(downloads.destination)
+        assert message["volumeCapacity"] == volume.total
+        assert abs(message["volumeFree"] - volume.free) < 1 << 30
 
     def test_takes_only_what_is_asked_for(self, hub: MisbehavingServer, downloads: Downloads) -> None:
         hub.put_repository("org/repo", {"a.Q4.gguf": b"4", "a.Q8.gguf": b"8", "config.json": b"{}"})
