@@ -71,10 +71,10 @@ def _finished_before(
     if manifest is None or not complete(manifest, request, volume.files()):
         return None
     progress.revision, progress.verified = manifest.revision, manifest.verified
-    progress.file, progress.figures = manifest.file, manifest.figures
+    offer, figures = _offer(manifest), manifest.figures
+    progress.file, progress.figures = manifest.file or offer.entry, figures
     progress.plan(manifest.size, manifest.size, len(manifest.files), len(manifest.files))
-    figures = manifest.figures
-    judge(_offer(manifest), settings.wishes, lambda weights: figures if figures and figures.format is weights else None)
+    judge(offer, settings.wishes, lambda weights: figures if figures and figures.format is weights else None)
     _link(volume, manifest, settings)
     return manifest
 

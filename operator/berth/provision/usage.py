@@ -14,18 +14,23 @@ _BLOCK = 512
 def bytes_present(root: Path) -> int:
     """Bytes of the artifact's files that are on the volume; of unfinished ones, which have holes, what takes room."""
     total = 0
-    for folder, subfolders, names, descriptor in os.fwalk(root, follow_symlinks=False):
-        if Path(folder) == root and paths.CONTROL in subfolders:
-            subfolders.remove(paths.CONTROL)
-        for name in names:
-            if Path(folder) == root and name == paths.MANIFEST:
-                continue
-            with suppress(OSError):
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode):
-                    unfinished = name.endswith(paths.PARTIAL)
-                    total += min(found.st_size, found.st_blocks * _BLOCK) if unfinished else found.st_size
+    with suppress(OSError):
+        for folder, subfolders, names, descriptor in os.fwalk(root, follow_symlinks=False):
+            if Path(folder) == root:
+                subfolders[:] = [name for name in subfolders if name != paths.CONTROL]
+                names = [name for name in names if name != paths.MANIFEST]
+            total += sum(_bytes_of(name, descriptor) for name in names)
     return total
+
+
+def _bytes_of(name: str, folder: int) -> int:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        return 0
+    return min(found.st_size, found.st_blocks * _BLOCK) if name.endswith(paths.PARTIAL) else found.st_size
 
 
 def volume_size(root: Path) -> tuple[int | None, int | None]:
