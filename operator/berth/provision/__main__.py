@@ -1,4 +1,4 @@
-"""`python -m berth.provision`: one download. Ends with a JSON message and an exit code that says what to do next."""
+"""`berth provision`: one download, or one removal. Ends with a JSON message and a code that says what to do next."""
 
 import argparse
 import logging
@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from berth.provision.arguments import parser, settings_of, shown_uri, token_of
 from berth.provision.cleaning import CleanFormatter, cleaner
 from berth.provision.endpoint import ProgressEndpoint
 from berth.provision.errors import ProvisionError, Reason
 from berth.provision.manifest import Manifest, Request
-from berth.provision.program import ProvisionSettings, provision
+from berth.provision.program import provision
 from berth.provision.progress import Progress
-from berth.provision.retrying import RetryPolicy
-from berth.provision.sources import SourceSettings
+from berth.provision.removal import remove
 from berth.provision.termination import Outcome, termination_message
-from berth.provision.transfer import TransferSettings
+from berth.provision.usage import bytes_present, volume_size
 
 DONE = 0
 USAGE = 2
@@ -29,35 +29,37 @@ FINAL = 65
 PASSING = 75
 """Another run may succeed."""
 TERMINATED = 143
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Environment variables whose values are never shown."""
 
 log = logging.getLogger("berth.provision")
 
+Clean = Callable[[str], str]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one download and returns the exit code."""
-    options = _parser().parse_args(arguments)
+    """Runs one download or removal and returns the exit code."""
+    options = parser().parse_args(arguments)
     stop = threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
     begun = time.monotonic()
     token, failure = None, None
     try:
-        token = _token(options)
+        token = None if options.remove else token_of(options)
     except ProvisionError as error:
         failure = error
-    clean = cleaner([token] if token else [])
+    clean = cleaner([token or "", *(os.environ.get(name, "") for name in _KEYS)])
     _configure_logging(clean, options.log_level)
-    progress = Progress(_shown(options.uri), clean)
+    progress = Progress(shown_uri(options.uri or ""), clean)
     manifest: Manifest | None = None
     try:
         if failure:
             raise failure
-        with ExitStack() as stack:
-            if options.port is not None:
-                endpoint = stack.enter_context(ProgressEndpoint(options.host, options.port, progress))
-                log.info("progress is on port %d", endpoint.port)
-            request = Request(options.uri, tuple(options.include), options.sha256)
-            manifest = provision(request, options.destination, _settings(options, token), progress, clean, stop)
+        if options.remove:
+            remove(options.destination, options.lock_patience, stop)
+        else:
+            manifest = _download(options, token, progress, clean, stop)
     except ProvisionError as error:
         failure = error
     except Exception as error:
@@ -67,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.failed(failure)
         log.error("%s: %s", failure.reason, failure.message)
     else:
-        log.info("everything is there")
-    outcome = _outcome(progress, manifest, failure, clean, time.monotonic() - begun)
+        log.info("nothing is left" if options.remove else "everything is there")
+    outcome = _outcome(options, progress, manifest, failure, clean, time.monotonic() - begun)
     _write_message(options.termination_log, termination_message(outcome))
     if failure is None:
         return DONE
@@ -77,95 +79,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return PASSING if failure.passing else FINAL
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="berth provision", description="Brings the files of a model onto a volume.")
-    parser.add_argument("--uri", required=True, help="hf://org/repo[@revision], https://…, ollama://name:tag, pvc://…")
-    parser.add_argument("--destination", required=True, type=Path, help="Folder of the artifact, or the mounted claim.")
-    parser.add_argument("--sha256", type=_digest, help="Digest of a single https:// file.")
-    parser.add_argument("--include", nargs="+", action="extend", default=[], metavar="GLOB", help="Files to take.")
-    parser.add_argument("--limit", type=int, metavar="BYTES", help="Most bytes that all files may have.")
-    parser.add_argument("--token-file", type=Path, help="File with the token; for hf://, HF_TOKEN is taken otherwise.")
-    parser.add_argument("--endpoint", help="Mirror of the hub or registry; for hf://, HF_ENDPOINT otherwise.")
-    parser.add_argument(
-        "--ca-file",
-        type=Path,
-        action="append",
-        default=[],
-        help="Certificate authorities to trust besides the public ones.",
-    )
-    parser.add_argument("--connections", type=_positive, default=4, help="Connections at a time (default 4).")
-    parser.add_argument("--timeout", type=float, default=60.0, help="Seconds of silence on a connection (default 60).")
-    parser.add_argument("--tries", type=_positive, default=8, help="Failures in a row until giving up (default 8).")
-    parser.add_argument("--first-wait", type=float, default=1.0, help="Seconds before the second try (default 1).")
-    parser.add_argument("--lock-patience", type=float, default=3600.0, help="Seconds to wait for another download.")
-    parser.add_argument("--host", default="0.0.0.0", help="Address of /progress and /metrics.")  # noqa: S104
-    parser.add_argument("--port", type=int, help="Port of /progress and /metrics; none when omitted, 0 takes any.")
-    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    return parser
-
-
-def _digest(text: str) -> str:
-    if len(text) != 64 or any(character not in "0123456789abcdef" for character in text):
-        raise argparse.ArgumentTypeError("64 digits, each 0-9 or a-f")
-    return text
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 64:
-        raise argparse.ArgumentTypeError("between 1 and 64")
-    return number
-
-
-def _token(options: argparse.Namespace) -> str | None:
-    if options.token_file is not None:
-        try:
-            token = options.token_file.read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            raise ProvisionError(
-                Reason.TOKEN_MISSING, f"{options.token_file} holds no token: check the Secret in source.secretRef"
-            ) from None
-    elif options.uri.startswith("hf://"):
-        token = os.environ.get("HF_TOKEN", "").strip()
-    else:
-        token = ""
-    if not (token.isascii() and token.isprintable()) or " " in token:
-        raise ProvisionError(
-            Reason.TOKEN_REFUSED, "what the Secret in source.secretRef holds is no token: it has spaces or line ends"
-        )
-    return token or None
-
-
-def _shown(uri: str) -> str:
-    return uri.partition("?")[0] if uri.startswith(("https://", "http://")) else uri
-
-
-def _settings(options: argparse.Namespace, token: str | None) -> ProvisionSettings:
-    endpoint = options.endpoint
-    if not endpoint and options.uri.startswith("hf://"):
-        endpoint = os.environ.get("HF_ENDPOINT") or None
-    own = os.environ.get("SSL_CERT_FILE")
-    return ProvisionSettings(
-        source=SourceSettings(token=token, endpoint=endpoint),
-        transfer=TransferSettings(
-            connections=options.connections,
-            limit=options.limit,
-            retry=RetryPolicy(tries=options.tries, first_wait=options.first_wait),
-        ),
-        timeout=options.timeout,
-        lock_patience=options.lock_patience,
-        ca_files=(*options.ca_file, *([Path(own)] if own else [])),
-    )
+def _download(
+    options: argparse.Namespace, token: str | None, progress: Progress, clean: Clean, stop: threading.Event
+) -> Manifest:
+    with ExitStack() as stack:
+        if options.port is not None:
+            endpoint = stack.enter_context(ProgressEndpoint(options.host, options.port, progress))
+            log.info("progress is on port %d", endpoint.port)
+        request = Request(options.uri, tuple(options.include), options.sha256)
+        return provision(request, options.destination, settings_of(options, token), progress, clean, stop)
 
 
 def _outcome(
+    options: argparse.Namespace,
     progress: Progress,
     manifest: Manifest | None,
     failure: ProvisionError | None,
-    clean: Callable[[str], str],
+    clean: Clean,
     seconds: float,
 ) -> Outcome:
+    mounted = options.uri is not None and options.uri.startswith("pvc://")
+    free, capacity = volume_size(options.destination)
     return Outcome(
         uri=progress.uri,
         reason=failure.reason if failure else None,
@@ -173,16 +107,24 @@ def _outcome(
         passing=bool(failure and failure.passing),
         revision=progress.revision,
         licence=clean(manifest.licence) if manifest and manifest.licence else None,
+        file=progress.file,
+        figures=progress.figures,
         bytes_total=progress.bytes_total,
         bytes_fetched=progress.bytes_fetched,
+        bytes_present=progress.bytes_done if mounted else bytes_present(options.destination),
+        bytes_missing=progress.bytes_missing,
         files_total=progress.files_total,
+        files_done=progress.files_done,
         verified=progress.verified,
         attempt=progress.attempt,
+        retries=dict(progress.retries),
+        volume_free=free,
+        volume_capacity=capacity,
         seconds=seconds,
     )
 
 
-def _configure_logging(clean: Callable[[str], str], level: str) -> None:
+def _configure_logging(clean: Clean, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(CleanFormatter(clean))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -51,6 +51,8 @@ class Listing:
     licence: str | None = None
     inline: Mapping[str, bytes] = field(default_factory=dict)
     """Small files that came with the listing, by path. They are written last: they refer to the others."""
+    known_gguf: tuple[str, ...] = ()
+    """Files that the source calls GGUF models, where names do not tell."""
 
     def __post_init__(self) -> None:
         every = [file.path for file in self.files] + list(self.inline)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from berth.planning.figures_document import from_document, to_document
+from berth.planning.model_figures import ModelFigures
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -44,6 +47,10 @@ class Manifest:
     licence: str | None
     created_at: str
     files: tuple[StoredFile, ...]
+    file: str | None = None
+    """The one that a server of single files loads."""
+    figures: ModelFigures | None = None
+    """What the model says of itself; missing in older manifests."""
 
     @property
     def size(self) -> int:
@@ -90,6 +97,8 @@ def write_manifest(manifest: Manifest) -> bytes:
         "createdAt": manifest.created_at,
         "bytes": manifest.size,
         "verified": manifest.verified,
+        "file": manifest.file,
+        "figures": to_document(manifest.figures) if manifest.figures else None,
         "files": [asdict(file) for file in manifest.files],
     }
     return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
@@ -112,6 +121,8 @@ def read_manifest(content: bytes) -> Manifest | None:
             document["licence"],
             str(document["createdAt"]),
             files,
+            document.get("file"),
+            from_document(document.get("figures")),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from berth.planning.model_figures import ModelFigures
 from berth.provision.errors import ProvisionError
 
 _WINDOW = 15.0
@@ -29,6 +30,12 @@ class Progress:
         """Bytes that came over the network in this run, those thrown away included."""
         self.files_total: int | None = None
         self.files_done = 0
+        self.file: str | None = None
+        """The file that a server of single files loads."""
+        self.figures: ModelFigures | None = None
+        self.sized_all = False
+        """Whether `bytes_total` has every file."""
+        self.retries: dict[str, int] = {}
         self.verified = False
         self.attempt = 1
         self.last_error: str | None = None
@@ -43,7 +50,7 @@ class Progress:
         )
         self._seconds = Counter(
             "berth_provision_seconds",
-            "Seconds spent, by step: lock, list, check, fetch",
+            "Seconds spent, by step: lock, list, inspect, check, fetch",
             ["step"],
             registry=self.registry,
         )
@@ -58,9 +65,12 @@ class Progress:
         done = Gauge("berth_provision_bytes_present", "Bytes that are on the volume", registry=self.registry)
         done.set_function(lambda: float(self.bytes_done))
 
-    def plan(self, bytes_total: int | None, bytes_done: int, files_total: int, files_done: int) -> None:
+    def plan(
+        self, bytes_total: int | None, bytes_done: int, files_total: int, files_done: int, *, sized_all: bool = True
+    ) -> None:
         """What there is to do, and what is there already."""
         with self._lock:
+            self.sized_all = sized_all
             self.bytes_total, self.bytes_done = bytes_total, bytes_done
             self.files_total, self.files_done = files_total, files_done
 
@@ -96,6 +106,8 @@ class Progress:
     def retried(self, failure: ProvisionError) -> None:
         """Something went wrong and is tried again."""
         self._retries.labels(failure.reason).inc()
+        with self._lock:
+            self.retries[failure.reason] = self.retries.get(failure.reason, 0) + 1
         self.last_error = self._clean(f"{failure.reason}: {failure.message}")
 
     def failed(self, failure: ProvisionError) -> None:
@@ -106,6 +118,13 @@ class Progress:
     def spent(self, step: str, seconds: float) -> None:
         """A step took that long."""
         self._seconds.labels(step).inc(seconds)
+
+    @property
+    def bytes_missing(self) -> int | None:
+        """Bytes that are still to be fetched, where that is known."""
+        if self.bytes_total is None or not self.sized_all:
+            return None
+        return max(0, self.bytes_total - self.bytes_done)
 
     def document(self) -> dict[str, object]:
         """Everything under the names of status.provisioning."""

@@ -160,6 +160,19 @@ class Volume:
             raise
         return _found(found)
 
+    def link(self, name: str, target: str) -> None:
+        """A symbolic link at the top of the folder, replaced at once when it leads elsewhere."""
+        with volume_errors(name):
+            with suppress(OSError):
+                if os.readlink(name, dir_fd=self._root) == target:
+                    return
+            temporary = name + paths.PARTIAL
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=self._root)
+            os.symlink(target, temporary, dir_fd=self._root)
+            os.replace(temporary, name, src_dir_fd=self._root, dst_dir_fd=self._root)
+            os.fsync(self._root)
+
     def files(self) -> dict[str, FoundFile]:
         """Every regular file, by path, Berth's own folder left out. Links are neither followed nor listed."""
         everything: dict[str, FoundFile] = {}

@@ -21,7 +21,8 @@ def server() -> Iterator[MisbehavingServer]:
 def downloads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Downloads]:
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "BERTH_SOURCE_TOKEN", "SSL_CERT_FILE", *proxies):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     handlers, level = logging.root.handlers[:], logging.root.level

@@ -336,4 +336,4 @@ def test_the_wall_clock_is_asked_only_for_the_date_in_the_manifest() -> None:
         for line in file.read_text().splitlines()
         if re.search(r"\btime\.time\(|\bdatetime\.(now|utcnow|today)\(|\btime_ns\(", line)
     ]
-    assert uses == ['program.py: return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")']
+    assert uses == ['run.py: return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")']

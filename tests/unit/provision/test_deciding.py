@@ -1,11 +1,21 @@
 """Decisions: retries, space, what to fetch, what answers mean, what is said at the end."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from berth.planning.figures_document import from_document, to_document
+from berth.planning.model_figures import (
+    AttentionLayer,
+    ModelFigures,
+    Subject,
+    TypedWeights,
+    Unknown,
+    WeightsFormat,
+)
 from berth.provision import answers
 from berth.provision.answers import Origin, body, refusal
 from berth.provision.cleaning import cleaner
@@ -229,6 +239,17 @@ class TestManifest:
         assert list(read_ledger(line + line.replace(b'"a"', b'"b"')[:-20])) == ["a"]
 
 
+def figures(runs: int = 3, unknowns: int = 0, why: str = "why") -> ModelFigures:
+    return ModelFigures(
+        WeightsFormat.GGUF,
+        "llama",
+        (TypedWeights("F32", 1, 4),),
+        layers=7,
+        attention=tuple(AttentionLayer(at % 2 + 1, 64, 64) for at in range(runs)),
+        unknowns=(Unknown(Subject.CONTEXT, why),) * unknowns,
+    )
+
+
 class TestTermination:
     @given(st.text(), st.text(), st.integers(0, 2**63))
     def test_fits_and_is_json_whatever_is_said(self, message: str, uri: str, count: int) -> None:
@@ -236,6 +257,45 @@ class TestTermination:
         content = termination_message(outcome)
         assert len(content) <= LONGEST
         assert json.loads(content)["bytesTotal"] == count
+
+    def test_says_all_there_is_to_say(self) -> None:
+        document = self._document(figures(unknowns=1), "too little room", retries={"ServerError": 3}, volume_free=7)
+        assert document["figures"] == to_document(figures(unknowns=1))
+        assert (document["retries"], document["volumeFree"], document["filesDone"]) == ({"ServerError": 3}, 7, 0)
+        assert document["file"] is None
+
+    def test_what_is_unknown_is_shortened_first(self) -> None:
+        document = self._document(figures(unknowns=4, why="because " * 100), "x" * 500)
+        assert [one["what"] for one in document["figures"]["unknowns"]] == ["context"] * 4
+        assert all(len(one["why"]) <= 60 for one in document["figures"]["unknowns"])
+        assert len(document["figures"]["attention"]) == 3
+
+    def test_layers_that_are_left_out_become_unknown(self) -> None:
+        """Not zero, and not a guess: whoever reads it must not take them for known."""
+        document = self._document(figures(runs=200), "x" * 500)
+        assert "attention" not in document["figures"]
+        assert document["figures"]["unknowns"][-1]["what"] == "cache"
+        assert document["figures"]["layers"] == 7
+
+    def test_a_message_is_worth_more_than_figures(self) -> None:
+        document = self._document(figures(runs=200, unknowns=16), "x" * 2900)
+        assert (document["figures"], document["message"], document["reason"]) == (None, "x" * 2900, "NoSpace")
+
+    @given(st.integers(0, 1024), st.integers(0, 16), st.text(max_size=400), st.text(max_size=50))
+    def test_fits_whatever_a_model_says(self, runs: int, unknowns: int, why: str, message: str) -> None:
+        outcome = Outcome(
+            "hf://o/r", Reason.NO_SPACE, message * 80, figures=figures(runs, unknowns, why), file=message * 9
+        )
+        content = termination_message(outcome)
+        assert len(content) <= LONGEST
+        document = json.loads(content)
+        assert document["figures"] is None or from_document(document["figures"]) is not None
+
+    def _document(self, model: ModelFigures, message: str, **more: Any) -> dict[str, Any]:
+        content = termination_message(Outcome("hf://o/r", Reason.NO_SPACE, message, figures=model, **more))
+        assert len(content) <= LONGEST
+        document: dict[str, Any] = json.loads(content)
+        return document
 
 
 class TestProgress:

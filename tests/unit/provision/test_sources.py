@@ -6,6 +6,7 @@ import http.client
 import ipaddress
 import json
 import os
+import shutil
 import ssl
 import threading
 import time
@@ -60,13 +61,28 @@ class TestHuggingFace:
             "uri": "hf://org/repo",
             "revision": COMMIT,
             "licence": "apache-2.0",
+            "file": None,
+            "figures": None,
             "bytesTotal": len(CONTENT) + 2,
             "bytesFetched": len(CONTENT) + 2,
+            "bytesPresent": len(CONTENT) + 2,
+            "bytesMissing": 0,
             "filesTotal": 3,
+            "filesDone": 3,
             "verified": True,
             "attempt": 1,
+            "retries": {},
+            "volumeFree": run.message["volumeFree"],
+            "volumeCapacity": run.message["volumeCapacity"],
             "seconds": run.message["seconds"],
         }
+
+    def test_says_what_the_volume_has_left(self, hub: MisbehavingServer, downloads: Downloads) -> None:
+        hub.put_repository("org/repo", {"a.bin": CONTENT})
+        message = downloads.run("hf://org/repo").message
+        volume = shutil.disk_usage(downloads.destination)
+        assert message["volumeCapacity"] == volume.total
+        assert abs(message["volumeFree"] - volume.free) < 1 << 30
 
     def test_takes_only_what_is_asked_for(self, hub: MisbehavingServer, downloads: Downloads) -> None:
         hub.put_repository("org/repo", {"a.Q4.gguf": b"4", "a.Q8.gguf": b"8", "config.json": b"{}"})
@@ -161,6 +177,16 @@ class TestHuggingFace:
         hub.put_repository("org/private", {"a.bin": CONTENT}, token=TOKEN)
         assert downloads.run("hf://org/private").code == DONE
 
+    def test_the_token_comes_from_the_variable_that_is_named(
+        self, hub: MisbehavingServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_TOKEN", "another")
+        monkeypatch.setenv("MINE", f"{TOKEN}\n")
+        hub.put_repository("org/private", {"a.bin": CONTENT}, token=TOKEN)
+        assert downloads.run("hf://org/private").message["reason"] == "TokenRefused"
+        assert downloads.run("hf://org/private", "--token-env", "EMPTY").message["reason"] == "TokenMissing"
+        assert downloads.run("hf://org/private", "--token-env", "MINE").code == DONE
+
     @pytest.mark.parametrize("name", ["", "org", "org/../..", "org/repo/more", "../x"])
     def test_a_uri_without_a_repository_is_refused(self, name: str) -> None:
         with pytest.raises(ProvisionError) as refused:
@@ -238,6 +264,17 @@ class TestOllama:
         run = downloads.run("ollama://someone/tiny:q4", "--endpoint", server.url, "--tries", "2")
         assert run.code == PASSING
         assert not (downloads.destination / "manifests").exists()
+
+    def test_the_token_of_other_sources_has_a_variable_of_its_own(
+        self, server: MisbehavingServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_TOKEN", "of the hub")
+        self.put(server)
+        assert downloads.run("ollama://tiny", "--endpoint", server.url).code == DONE
+        assert not any("Authorization" in seen.headers for seen in server.seen)
+        monkeypatch.setenv("BERTH_SOURCE_TOKEN", TOKEN)
+        server.put("/w.bin", CONTENT, token=TOKEN)
+        assert downloads.run(f"{server.url}/w.bin", "--sha256", SHA256).code == DONE
 
     def test_a_blob_may_not_name_a_path(self, server: MisbehavingServer, downloads: Downloads) -> None:
         bad = {"digest": "sha256:../../outside", "size": 1}

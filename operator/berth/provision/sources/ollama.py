@@ -19,6 +19,8 @@ PUBLIC = "registry.ollama.ai"
 _PART = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$")
 _HOST = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}$")
 _DIGEST = re.compile(r"^sha256:([a-f0-9]{64})$")
+_MODEL = "application/vnd.ollama.image.model"
+"""Media type of a layer that is a GGUF model."""
 _ACCEPT = "application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -52,7 +54,8 @@ class OllamaSource:
             manifest = json.loads(content)
             layers: list[Mapping[str, Any]] = [manifest["config"], *manifest["layers"]]
             files = {str(layer["digest"]): self._blob(str(layer["digest"]), int(layer["size"])) for layer in layers}
-        except (ValueError, TypeError, KeyError) as error:
+            models = {str(layer["digest"]): None for layer in layers if layer.get("mediaType") == _MODEL}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ProvisionError(
                 Reason.UNEXPECTED_CONTENT,
                 f"what came about {self.origin.name} is no manifest: a proxy wants a login, or the endpoint is wrong",
@@ -62,6 +65,7 @@ class OllamaSource:
             revision=f"sha256:{hashlib.sha256(content).hexdigest()}",
             licence=None,
             inline={self._stored_as: content},
+            known_gguf=tuple(files[digest].path for digest in models),
         )
 
     def _blob(self, digest: str, size: int) -> RemoteFile:
