@@ -1,6 +1,7 @@
 """What is kept across kills, restarts, reboots and other writers, and how much memory it takes."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -110,6 +111,41 @@ def _settled(server: MisbehavingServer) -> bool:
     before = server.sent("/w.bin")
     time.sleep(0.2)
     return server.sent("/w.bin") == before
+
+
+class TestClock:
+    @pytest.mark.parametrize("step", [-10 * 365 * 86400, 10 * 365 * 86400], ids=["back", "forth"])
+    def test_a_clock_that_jumps_while_files_come_changes_nothing(
+        self, server: MisbehavingServer, downloads: Downloads, step: int
+    ) -> None:
+        """Neither waits nor time-outs nor speeds depend on it, and a wait for the server is as long as it says."""
+        library = importlib.util.find_spec("libfaketime")
+        if library is None or library.origin is None:
+            pytest.skip("libfaketime is not made for this machine")
+        offset = downloads.folder / "offset"
+        offset.write_text("+0")
+        preload = Path(library.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
+        env = {
+            "LD_PRELOAD": str(preload),
+            "FAKETIME_TIMESTAMP_FILE": str(offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        busy = Fault(status=429, headers={"Retry-After": "1"})
+        server.put("/w.bin", CONTENT, rate=3 * MIB, faults=[Fault(), Fault(cut_after=MIB), busy])
+        arguments = (f"{server.url}/w.bin", "--sha256", SHA256, "--timeout", "5", "--log-level", "info")
+        begun = time.monotonic()
+        process = downloads.start(*arguments, env=env)
+        wait_for(lambda: len(server.requests("/w.bin")) >= 3, "the answer that asks to wait")
+        offset.write_text(f"{step:+d}")
+        log = process.communicate(timeout=30)[1].decode()
+        assert process.returncode == DONE, log
+        assert (downloads.destination / "w.bin").read_bytes() == CONTENT
+        run = downloads.result(process.returncode)
+        assert 1 <= run.message["seconds"] <= time.monotonic() - begun
+        assert run.message["retries"] == {"ConnectionCut": 1, "TooManyRequests": 1}
+        year = int(json.loads((downloads.destination / "manifest.json").read_text())["createdAt"][:4])
+        assert abs(year - time.gmtime().tm_year) >= 9, "the clock did not jump"
 
 
 class TestFoundOnTheVolume:
