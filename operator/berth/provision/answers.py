@@ -87,9 +87,10 @@ def _denied(status: int, code: str, origin: Origin, where: str) -> ProvisionErro
             f"{origin.name} does not exist or is private: check the name, or put {origin.needs} into {origin.secret}",
         )
     if origin.has_token:
+        held = "what is in" if origin.signed else "the token in"
         return ProvisionError(
             Reason.TOKEN_REFUSED,
-            f"{where} answered {status}: what is in {origin.secret} is wrong, expired or may not read {origin.name}",
+            f"{where} answered {status}: {held} {origin.secret} is wrong, expired or may not read {origin.name}",
         )
     return ProvisionError(
         Reason.TOKEN_MISSING, f"{where} answered {status} without a token: put {origin.needs} into {origin.secret}"

@@ -41,6 +41,12 @@ _CODES = {
     "ExpiredToken": Reason.TOKEN_REFUSED,
     "InvalidToken": Reason.TOKEN_REFUSED,
 }
+_STATUSES = {
+    401: Reason.TOKEN_REFUSED,
+    403: Reason.TOKEN_REFUSED,
+    404: Reason.NOT_FOUND,
+    429: Reason.TOO_MANY_REQUESTS,
+}
 
 
 class S3Source:
@@ -182,17 +188,10 @@ class S3Source:
     def _refused(self, error: "ClientError") -> ProvisionError:
         code, status = str(error.response.get("Error", {}).get("Code", "")), _status(error)
         said = f"{self.origin.name}: {code} ({status})"
-        reason = _CODES.get(code)
-        if reason is None and status >= 500:
-            reason = Reason.SERVER_ERROR
-        if reason is None:
-            by_status = {401: Reason.TOKEN_REFUSED, 403: Reason.TOKEN_REFUSED, 404: Reason.NOT_FOUND}
-            by_status[429] = Reason.TOO_MANY_REQUESTS
-            reason = by_status.get(status, Reason.REQUEST_REFUSED)
+        usual = Reason.SERVER_ERROR if status >= 500 else Reason.REQUEST_REFUSED
+        reason = _CODES.get(code) or _STATUSES.get(status, usual)
         if reason is Reason.TOKEN_REFUSED:
-            return ProvisionError(
-                reason, f"{said}: the keys in {_SECRET} are wrong, expired or may not list and read it"
-            )
+            return ProvisionError(reason, f"{said}: what is in {_SECRET} is wrong, expired or may not list and read it")
         if reason is Reason.NOT_FOUND:
             return ProvisionError(reason, f"{self.origin.name} does not exist: check bucket, prefix and region")
         headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
