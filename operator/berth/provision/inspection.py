@@ -30,7 +30,7 @@ _GROWTH = 4
 _MOST_FILES = 512
 _MOST_BYTES = 128 * 1024 * 1024
 """Of all headers together. The largest models have some dozen MiB."""
-_AT_ONCE = 4
+_AT_ONCE = 3
 
 log = logging.getLogger("berth.provision")
 

@@ -86,6 +86,7 @@ def names(downloads: Downloads) -> list[str]:
     return sorted(str(path) for path in every if path.parts[0] not in (".berth", "manifest.json"))
 
 
+@pytest.mark.slow
 class TestObjects:
     def test_below_a_prefix_are_all_taken(self, s3: Any, downloads: Downloads) -> None:
         put(s3, "models/qwen/model.safetensors")
@@ -120,7 +121,6 @@ class TestObjects:
         assert names(downloads) == ["a.Q4.gguf", "config.json"]
         assert downloads.run(f"s3://{s3.bucket}/m", "--include", "*.bin").message["reason"] == "NoFileMatches"
 
-    @pytest.mark.slow
     def test_of_many_pages_are_all_there(self, s3: Any, downloads: Downloads) -> None:
         for number in range(1010):
             put(s3, f"m/{number:04}", b"", "CRC32")
@@ -157,6 +157,7 @@ class TestObjects:
         assert (run.code, run.message["reason"]) == (FINAL, "UnsafePath")
 
 
+@pytest.mark.slow
 class TestRefusals:
     def test_a_bucket_that_does_not_exist(self, s3: Any, downloads: Downloads) -> None:
         run = downloads.run("s3://no-such-bucket/x")
@@ -173,10 +174,6 @@ class TestRefusals:
         run = downloads.run(f"s3://{s3.bucket}/x")
         assert (run.code, run.message["reason"]) == (FINAL, "TokenMissing")
         assert "keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in run.message["message"]
-
-    @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "s3://Bucket/x", "s3://-x/y"])
-    def test_a_uri_without_a_bucket(self, keys: None, downloads: Downloads, uri: str) -> None:
-        assert downloads.run(uri).message["reason"] == "InvalidSource"
 
 
 LISTING = """<?xml version="1.0"?>
@@ -301,3 +298,8 @@ class TestBadDays:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://nowhere.invalid")
         assert downloads.run("s3://bucket").code == DONE
         assert all(seen.target.startswith("http://nowhere.invalid/bucket") for seen in bucket.seen)
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///key", "s3://Bucket/x", "s3://-x/y"])
+def test_a_uri_without_a_bucket_is_refused(downloads: Downloads, uri: str) -> None:
+    assert downloads.run(uri).message["reason"] == "InvalidSource"
