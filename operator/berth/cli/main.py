@@ -3,7 +3,6 @@
 A subcommand imports what it needs when it runs: a download does not wait for the Kubernetes client.
 """
 
-import asyncio
 import logging
 import sys
 from pathlib import Path
@@ -141,6 +140,8 @@ def operator(
     log_level: str,
 ) -> None:
     """Reconcile Models into Deployments and Services."""
+    import asyncio
+
     from berth.cluster.connection import ConnectError
     from berth.cluster.errors import ApiError
     from berth.controllers.operator import Operator, OperatorSettings
