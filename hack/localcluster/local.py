@@ -135,7 +135,7 @@ class LocalCluster:
         wanted = images.configs(archive)
         if self._has(wanted):
             return
-        # The CRI plugin gives no second name to an image that another one had the name of; containers keep what they run.
+        # The CRI plugin does not see a change behind a name; containers keep what they run.
         present = {line.split()[0] for line in self._ctr("list").splitlines()[1:]}
         for name in wanted.keys() & present:
             self._ctr("remove", "--sync", name)
