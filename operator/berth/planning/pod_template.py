@@ -87,7 +87,7 @@ def render_pod_template(
 
 def _without_download(partial: dict[str, Any]) -> dict[str, Any]:
     """What a podTemplate says of the download has no meaning where a ModelCache brings the weights."""
-    pod = partial.get("spec")
+    pod = partial.get("spec") if isinstance(partial, dict) else None
     containers = pod.get("initContainers") if isinstance(pod, dict) else None
     if not isinstance(pod, dict) or not isinstance(containers, list):
         return partial
