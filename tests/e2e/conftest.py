@@ -49,11 +49,11 @@ def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def _put_weights(cluster: Cluster, namespace: str, folder: Path) -> None:
-    """As hack/demo does it: a tiny model in a ConfigMap, which a Job copies onto the claim."""
+    """A tiny model in a ConfigMap, which a Job copies onto the claim."""
     weights = folder / "tiny.gguf"
     tinymodel.write(weights)
     cluster.kubectl("-n", namespace, "create", "configmap", WEIGHTS, f"--from-file={weights}")
-    documents = list(yaml.safe_load_all((ROOT / "examples/quickstart-weights.yaml").read_text()))
+    documents = list(yaml.safe_load_all((ROOT / "tests/e2e/weights-on-a-claim.yaml").read_text()))
     for container in documents[1]["spec"]["template"]["spec"]["containers"]:
         container["image"] = "localhost/busybox:1"
     cluster.apply(*documents, namespace=namespace)
