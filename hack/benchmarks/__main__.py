@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ def reconcile_command(models: int, singles: int, quiet: float, file: Path | None
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file.")
 def download_command(size_mib: int, repetitions: int, file: Path | None) -> None:
     """Four files from a hub on loopback, beside curl and sha256sum; memory; and what a kill costs."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends like Ctrl-C does: what was written is removed
     _tell(download.run(size_mib, repetitions), file)
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,8 +57,8 @@ def run(size_mib: int, repetitions: int) -> dict[str, Any]:
     with _folder(mebibytes) as folder, running(FILES, size_mib) as hub:
         load = os.getloadavg()[0]
         results = _compare(hub, folder, repetitions, mebibytes)
-        refetched = [_killed(hub, folder, UNHURRIED) for _ in range(repetitions)]
-        at_full_speed = [_killed(hub, folder, Line()) for _ in range(repetitions)]
+        refetched = [_killed(hub, folder) for _ in range(repetitions)]
+        at_full_speed = [_killed_at_full_speed(hub, folder) for _ in range(repetitions)]
     speeds = {name: measured.mib_per_s(mebibytes) for name, measured in results.items()}
     curl_form = max((name for name in speeds if "curl" in name), key=speeds.__getitem__)
     return {
@@ -69,7 +70,8 @@ def run(size_mib: int, repetitions: int) -> dict[str, Any]:
         "refetched_bytes": max(refetched),
         "curl_form": curl_form,
         "refetched_bytes_each": refetched,
-        "refetched_bytes_at_full_speed": at_full_speed,
+        "refetched_bytes_at_full_speed": [again for again, _ in at_full_speed],
+        "of_these_read_by_the_program": [again - waiting for again, waiting in at_full_speed],
         "runs": {name: measured.summary(mebibytes) for name, measured in results.items()},
         "files": FILES,
         "size_mib": size_mib,
@@ -177,19 +179,51 @@ def _peak(process: subprocess.Popen[bytes]) -> float:
     return round(peak / 1024, 1)
 
 
-def _killed(hub: Hub, folder: Path, line: Line) -> int:
-    """Bytes that the hub sent in vain when the program is killed at half of the files and started again."""
+def _killed(hub: Hub, folder: Path) -> int:
+    """Bytes that the hub sent twice because the program was killed at half of the files and started again."""
     _clear(folder)
-    hub.use(line)
-    wanted = len(hub.names) * hub.size
-    first = subprocess.Popen(_download(hub, folder))
-    try:
-        while hub.sent() < wanted // 2:
-            if first.poll() is not None:
-                raise click.ClickException(f"the download ended early, with {first.returncode}")
-            time.sleep(0.01)
-    finally:
-        first.kill()
-        first.wait()
+    hub.use(UNHURRIED)
+    with _half_way(hub, folder):
+        pass
     _timed(_download(hub, folder))
-    return hub.sent() - wanted
+    return hub.sent() - len(hub.names) * hub.size
+
+
+def _killed_at_full_speed(hub: Hub, folder: Path) -> tuple[int, int]:
+    """The same without a limit, and how much of it the program had not read from the kernel when it was killed."""
+    _clear(folder)
+    hub.use(Line())
+    with _half_way(hub, folder) as process:
+        process.send_signal(signal.SIGSTOP)  # so that the buffers can be looked at; a kill ends it just as well
+        before = (-1, -1)
+        while (now := (hub.sent(), _in_socket_buffers(hub.port))) != before:
+            before = now
+            time.sleep(0.1)
+    _timed(_download(hub, folder))
+    return hub.sent() - len(hub.names) * hub.size, before[1]
+
+
+@contextmanager
+def _half_way(hub: Hub, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A download that has half of the bytes, and is killed afterwards."""
+    process = subprocess.Popen(_download(hub, folder))
+    try:
+        while hub.sent() < len(hub.names) * hub.size // 2:
+            if process.poll() is not None:
+                raise click.ClickException(f"the download ended early, with {process.returncode}")
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _in_socket_buffers(port: int) -> int:
+    """Bytes from this port that were sent and have not been read, on either side of the connections."""
+    waiting = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, queues, *_ = line.split()
+        to_send, to_read = (int(part, 16) for part in queues.split(":"))
+        if state != "0A":  # the backlog of a listening socket
+            waiting += to_send * local.endswith(f":{port:04X}") + to_read * remote.endswith(f":{port:04X}")
+    return waiting

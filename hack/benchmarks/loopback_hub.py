@@ -36,9 +36,9 @@ class Line:
 class Hub:
     """The hub as its user sees it."""
 
-    def __init__(self, port: int, size: int, digests: list[str]) -> None:
-        self.url, self.size, self.digests = f"http://127.0.0.1:{port}", size, digests
-        self.names = [f"model-{number}.safetensors" for number in range(len(digests))]
+    def __init__(self, port: int, size: int, files: int) -> None:
+        self.port, self.url, self.size = port, f"http://127.0.0.1:{port}", size
+        self.names = [f"model-{number}.safetensors" for number in range(files)]
 
     def file_url(self, name: str) -> str:
         """Where a file is served."""
@@ -60,14 +60,17 @@ class Hub:
 def running(files: int, size_mib: int) -> Iterator[Hub]:
     """A hub with so many files of so many mebibytes, until it is left."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.loopback_hub", str(files), str(size_mib)], stdout=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.loopback_hub", str(files), str(size_mib)],
+        stdin=subprocess.PIPE,  # it ends when this is closed, so also when this process is killed
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline() or "{}")
-        if not told:
+        port = process.stdout.readline()
+        if not port:
             raise RuntimeError(f"the hub ended with exit code {process.wait()}: is there memory for {size_mib} MiB?")
-        yield Hub(told["port"], size_mib * MIB, told["digests"])
+        yield Hub(int(port), size_mib * MIB, files)
     finally:
         process.terminate()
         process.wait(20)
@@ -183,11 +186,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serves until it is terminated; says where, and the digests, in one line."""
+    """Says on which port it is when it is ready, and serves until standard input ends."""
     server = _Server(int(sys.argv[1]), int(sys.argv[2]))
-    sys.stdout.write(json.dumps({"port": server.server_address[1], "digests": server.digests}) + "\n")
-    sys.stdout.flush()
-    server.serve_forever()
+    print(server.server_address[1], flush=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import httpcore
 import httpx
 
 from berth.provision import answers, client, paths, space
@@ -21,11 +22,13 @@ from berth.provision.answers import Origin, shown_url
 from berth.provision.errors import ProvisionError, Reason
 from berth.provision.listing import RemoteFile
 from berth.provision.manifest import StoredFile
-from berth.provision.partial import PART, Partial
+from berth.provision.partial import LONGEST_READ, PART, Partial
 from berth.provision.progress import Progress
 from berth.provision.retrying import RetryPolicy, wait_before_retry
 from berth.provision.volume import Volume
 
+_TLS_READ = 64 * 1024
+"""A read over TLS brings at most 16 KiB; setting aside more memory for each costs more than reading."""
 _BLOCK = 1024 * 1024
 _SLOWEST_WINDOW = 60.0
 _SLOWEST_BYTES = 60 * 1024
@@ -137,6 +140,9 @@ class Transfer:
     def run(self, total_known: int) -> None:
         """Fetches what was prepared. `total_known` are the bytes of all files of known size, for the limit."""
         self._total_known = total_known
+        # Each read goes through all layers of the HTTP library: with its 64 KiB that takes a fifth of the speed.
+        plain = all(file.url.startswith("http://") for file in self._queue)
+        httpcore.HTTP11Connection.READ_NUM_BYTES = LONGEST_READ if plain else _TLS_READ
         workers = [
             threading.Thread(target=self._guarded, args=(self._work,), daemon=True, name=f"connection-{number}")
             for number in range(self._settings.connections)

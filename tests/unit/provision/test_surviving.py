@@ -14,7 +14,7 @@ import pytest
 from downloading import Downloads, wait_for
 
 from berth.provision.__main__ import DONE, TERMINATED
-from berth.provision.partial import Partial
+from berth.provision.partial import LONGEST_READ, Partial
 from berth.provision.volume import Volume
 from support.misbehaving_server import Fault, MisbehavingServer
 
@@ -53,6 +53,23 @@ class TestKilled:
         assert downloads.leftovers() == []
         manifest = json.loads((downloads.destination / "manifest.json").read_text())
         assert manifest["verified"] is True
+
+    def test_what_is_in_memory_only_is_bounded(
+        self, server: MisbehavingServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Reads are larger than the 64 KiB that the HTTP library takes by itself, for speed, but not without limit."""
+        source = downloads.folder / "source"
+        source.write_bytes(LARGE)
+        server.put("/w.bin", source)
+        sizes, write = [], Partial.write
+
+        def recorded(self: Partial, offset: int, data: bytes) -> None:
+            sizes.append(len(data))
+            write(self, offset, data)
+
+        monkeypatch.setattr(Partial, "write", recorded)
+        assert downloads.run(f"{server.url}/w.bin", "--sha256", LARGE_SHA256).code == DONE
+        assert 64 * 1024 < max(sizes) <= LONGEST_READ
 
     def test_finished_files_are_neither_fetched_nor_read_again(
         self, hub: MisbehavingServer, downloads: Downloads
