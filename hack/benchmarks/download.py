@@ -1,6 +1,7 @@
 """`hack/bench download`: how fast the download program is beside curl and sha256sum, and what a kill costs."""
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -55,8 +56,9 @@ def run(size_mib: int, repetitions: int) -> dict[str, Any]:
     """All figures of the benchmark; see docs/benchmarks.md for their meaning."""
     mebibytes = FILES * size_mib
     with _folder(mebibytes) as folder, running(FILES, size_mib) as hub:
-        load = os.getloadavg()[0]
+        load = [round(os.getloadavg()[0], 2)]
         results = _compare(hub, folder, repetitions, mebibytes)
+        load.append(round(os.getloadavg()[0], 2))
         refetched = [_killed(hub, folder) for _ in range(repetitions)]
         at_full_speed = [_killed_at_full_speed(hub, folder) for _ in range(repetitions)]
     speeds = {name: measured.mib_per_s(mebibytes) for name, measured in results.items()}
@@ -77,7 +79,7 @@ def run(size_mib: int, repetitions: int) -> dict[str, Any]:
         "size_mib": size_mib,
         "repetitions": repetitions,
         "cores": os.cpu_count(),
-        "load_before": round(load, 2),
+        "load_before_and_after": load,
     }
 
 
@@ -212,6 +214,7 @@ def _half_way(hub: Hub, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             if process.poll() is not None:
                 raise click.ClickException(f"the download ended early, with {process.returncode}")
             time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.05))  # the hub, while it answers us, sends nothing: that must not be the moment
         yield process
     finally:
         process.kill()
