@@ -17,7 +17,8 @@ from downloading import Downloads, wait_for
 from tiny_models import safetensors
 
 from berth.provision.__main__ import DONE, TERMINATED
-from berth.provision.partial import Partial
+from berth.provision.partial import MOST_UNWRITTEN, Partial
+from berth.provision.transfer import read_size
 from berth.provision.volume import Volume
 from support.misbehaving_server import Fault, MisbehavingServer
 
@@ -56,6 +57,27 @@ class TestKilled:
         assert downloads.leftovers() == []
         manifest = json.loads((downloads.destination / "manifest.json").read_text())
         assert manifest["verified"] is True
+
+    def test_what_is_in_memory_only_is_bounded(
+        self, server: MisbehavingServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Reads are larger than the 64 KiB that the HTTP library takes by itself, for speed, but not without limit."""
+        source = downloads.folder / "source"
+        source.write_bytes(LARGE)
+        server.put("/w.bin", source)
+        sizes, write = [], Partial.write
+
+        def recorded(self: Partial, offset: int, data: bytes) -> None:
+            sizes.append(len(data))
+            write(self, offset, data)
+
+        monkeypatch.setattr(Partial, "write", recorded)
+        assert downloads.run(f"{server.url}/w.bin", "--sha256", LARGE_SHA256).code == DONE
+        assert 64 * 1024 < max(sizes) <= MOST_UNWRITTEN / 4
+
+    @pytest.mark.parametrize("connections", [1, 4, 16, 64])
+    def test_all_connections_together_lose_little(self, connections: int) -> None:
+        assert read_size(connections, plain=True) * connections <= MOST_UNWRITTEN
 
     def test_finished_files_are_neither_fetched_nor_read_again(
         self, hub: MisbehavingServer, downloads: Downloads
