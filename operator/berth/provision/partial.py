@@ -1,8 +1,9 @@
 """One file on its way: what has arrived is in `<name>.partial`, and a journal beside it says which parts.
 
 A part is a fixed length of the file that one connection fetches. Every write is followed by its counter in the journal,
-so a killed process loses only what was read and not yet written, at most `MOST_UNWRITTEN` over all connections. Counters
-of a machine that went down may be ahead of its disk: after a reboot, or on another node, only what was flushed counts.
+so a killed process loses only what was read and not yet written, at most `MOST_UNWRITTEN` over all connections.
+Counters of a machine that went down may be ahead of its disk: after a reboot, or on another node, only what was flushed
+counts.
 """
 
 import json
