@@ -12,6 +12,7 @@ from typing import Any
 from berth.api.model_cache_status import StoredState
 from berth.planning import names
 from berth.planning.cache_demand import Wanted
+from berth.planning.cache_space import used
 from berth.planning.cache_world import JobEnd, job_end, pods_of, read_message
 from berth.planning.download_reasons import PASSING, DownloadReason
 from berth.planning.failures import diagnose, shown, unschedulable
@@ -50,7 +51,7 @@ class Step:
     downloads: list[DownloadEnd] = field(default_factory=list)
     look_again: float | None = None
     running: bool = False
-    """Whether a download is under way."""
+    """Whether a download is under way, wanted or not."""
 
 
 def advance(entry: Entry, wanted: Wanted | None, seen: Seen, inputs: str, policy: Policy, now: datetime) -> Step:
@@ -59,9 +60,12 @@ def advance(entry: Entry, wanted: Wanted | None, seen: Seen, inputs: str, policy
     if seen.download is not None:
         _look_at_download(step, wanted, seen, seen.download, inputs, policy, now)
     elif entry["state"] == StoredState.DOWNLOADING:
-        _set(step, StoredState.PENDING)  # somebody deleted the Job
+        _set(step, StoredState.PENDING, bytesDone=entry.get("bytesDone"))  # somebody deleted the Job
     if seen.removal is not None and step.entry is not None:
         _look_at_removal(step, wanted, seen, seen.removal, policy, now)
+    elif entry["state"] == StoredState.REMOVING and seen.download is None and wanted is not None and wanted.kept:
+        kept = {key: value for key, value in entry.items() if key not in _ATTEMPT}
+        step.entry = kept | {"state": StoredState.PENDING.value, "bytesDone": used([entry])}  # a download tells the rest
     if step.entry is not None and _nothing_to_say(step.entry, wanted, seen):
         step.entry = None
     return step
@@ -97,6 +101,7 @@ def _look_at_download(
         step.running = True
     elif wanted is None or not wanted.active:
         step.ended_jobs.append(job)
+        step.running = True  # until it is gone
         done = _latest_progress(job, seen).get("bytesDone") or step.entry.get("bytesDone")
         _set(step, StoredState.PENDING, reason=Reason.NOT_WANTED, message="nobody asks for it now", bytesDone=done)
     else:
@@ -135,13 +140,14 @@ def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: P
     reason, words, passing = _why(end)
     attempt = int(step.entry.get("attempt") or 0) + 1
     wait = retry_wait(attempt, passing, policy)
+    done = step.entry.get("bytes") if reason == Reason.RESULT_LOST else step.entry.get("bytesDone")
     _set(
         step,
         StoredState.PENDING if passing else StoredState.FAILED,
         reason=reason,
         message=words,
         bytes=message.get("bytesTotal") or step.entry.get("bytes"),
-        bytesDone=message.get("bytesPresent") or step.entry.get("bytesDone"),
+        bytesDone=message.get("bytesPresent", done),
         attempt=attempt,
         failedAt=format_time(now),
         retryAt=format_time(now + timedelta(seconds=wait)),
@@ -235,13 +241,13 @@ def _look_at_removal(step: Step, wanted: Wanted | None, seen: Seen, job: Child, 
     assert step.entry is not None
     end = job_end(job, seen.pods)
     if end is None:
-        _set(step, StoredState.REMOVING, reason=Reason.REMOVING, message="its files are being removed")
-        step.running = True
+        done = step.entry.get("bytesDone")
+        _set(step, StoredState.REMOVING, reason=Reason.REMOVING, message="its files are being removed", bytesDone=done)
     elif step.entry.get("job") == job.uid:
         step.ended_jobs.append(job)
     elif end.succeeded:
         step.look_again = 0.0
-        for key in (*_ATTEMPT, "bytes", "revision", "verified", "path", "file", "figures", "filesTotal", "lastUsedAt"):
+        for key in (*_ATTEMPT, "bytes", "revision", "verified", "path", "file", "figures", "filesTotal"):
             step.entry.pop(key, None)
         gone = wanted is None or wanted.absent
         _set(step, StoredState.ABSENT if gone else StoredState.PENDING, job=job.uid)

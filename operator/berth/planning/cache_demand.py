@@ -43,6 +43,11 @@ class Wanted:
     """The Models that want to load it: they say where its download may run."""
 
     @property
+    def kept(self) -> bool:
+        """Whether it may not be removed."""
+        return self.declared or bool(self.models)
+
+    @property
     def active(self) -> bool:
         """Whether it should be there now."""
         return self.declared or bool(self.demands)
