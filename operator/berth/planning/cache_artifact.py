@@ -104,8 +104,17 @@ def _look_at_download(
         step.running = True  # until it is gone
         done = _latest_progress(job, seen).get("bytesDone") or step.entry.get("bytesDone")
         _set(step, StoredState.PENDING, reason=Reason.NOT_WANTED, message="nobody asks for it now", bytesDone=done)
+    elif step.entry.get("inputs", inputs) != inputs and not _has_begun(job, seen):
+        step.ended_jobs.append(job)  # nothing is lost, and what is wrong with it may have been mended
+        step.running = True
     else:
         _show_progress(step, seen, job, policy, now)
+
+
+def _has_begun(job: Child, seen: Seen) -> bool:
+    """Whether the program of the Job has run."""
+    containers = [pod.provisioner for pod in pods_of(job, seen.pods)]
+    return any(one is not None and (one.running_since or one.terminated or one.last_terminated) for one in containers)
 
 
 def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: Policy, now: datetime) -> None:
@@ -151,7 +160,7 @@ def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: P
         attempt=attempt,
         failedAt=format_time(now),
         retryAt=format_time(now + timedelta(seconds=wait)),
-        inputs=inputs,
+        inputs=step.entry.get("inputs", inputs),
         job=job.uid,
     )
     step.downloads.append(DownloadEnd(reason, fetched.bytes_fetched, fetched.seconds, fetched.retries))

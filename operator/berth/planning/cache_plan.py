@@ -269,6 +269,8 @@ class _Pass:
             return
         self.draft.jobs.append(job)
         self.draft.running.add(name)
+        entry["inputs"] = self._inputs(wanted)
+        entry.pop("retryAt", None)
         if entry["state"] != StoredState.FAILED:
             entry |= {
                 "state": StoredState.DOWNLOADING.value,
