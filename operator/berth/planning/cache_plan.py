@@ -65,6 +65,8 @@ def decide_cache(world: CacheWorld, now: datetime, policy: Policy) -> Plan:
 
 def _decide(world: CacheWorld, spec: ModelCacheSpec, now: datetime, policy: Policy) -> Plan:
     claim = look_at_claim(world.subject.name, spec, world.claim)
+    # Mistakes in podTemplate are told at once, and not only while there is something to download.
+    render_removal(world.subject, spec, "", "", claim.volume, policy.render)
     changes = _own_objects(world, spec, policy, now)
     pass_ = _Pass(world, spec, claim, policy, now)
     draft = pass_.run()
