@@ -50,25 +50,30 @@ class CacheSimulation:
         """Bytes by folder."""
         self.sources: dict[str, Source] = {}
         """By uri; what is not listed is 10 GiB large and never fails."""
+        self.woken = True
+        """Whether something happened that the operator looks at the ModelCache for."""
+        self.look_at: datetime | None = None
+        """When it does so anyway."""
         self.store = Store()
         self.keep(builders.model_cache(spec=builders.cache_spec(**spec), creationTimestamp=format_time(self.now)))
 
     # ---- the API server -----------------------------------------------------------------------------------------
 
-    def keep(self, manifest: Manifest) -> None:
-        """Store an object and tell the operator, as a watch does."""
+    def keep(self, manifest: Manifest, *, own: bool = False) -> None:
+        """Store an object and tell the operator, as a watch does. Its own writes are no news to it."""
         self.version += 1
         manifest = orjson.loads(orjson.dumps(manifest))
         manifest["metadata"]["resourceVersion"] = str(self.version)
         self.objects[manifest["kind"], manifest["metadata"]["name"]] = manifest
-        self.store.observe(manifest)
+        news = self.store.observe(manifest)
+        self.woken = self.woken or (KEY in news and not own)
 
     def drop(self, kind: str, name: str) -> None:
         """An object is gone, and the Pods of a Job with it."""
         gone = self.objects.pop((kind, name))
         self.version += 1
         uid = gone["metadata"]["uid"]
-        self.store.forget(kind, builders.NAMESPACE, name, uid, str(self.version))
+        self.woken = KEY in self.store.forget(kind, builders.NAMESPACE, name, uid, str(self.version)) or self.woken
         if kind == "Job":
             for pod in self.pods_of(gone):
                 self.drop("Pod", pod["metadata"]["name"])
@@ -150,8 +155,9 @@ class CacheSimulation:
 
     def reconcile(self, cut_off_after: int | None = None) -> Plan:
         """Plan and carry out in the order of the operator; the process may end after so many writes."""
-        world = self.world()
+        world, self.woken = self.world(), False
         plan = decide_cache(world, self.now, self.policy)
+        self.look_at = None if plan.look_again is None else self.now + timedelta(seconds=plan.look_again)
         self.assert_settled(world, plan)
         applies = [change for change in plan.changes if isinstance(change, Apply)]
         deletes = [change for change in plan.changes if isinstance(change, Delete)]
@@ -191,15 +197,16 @@ class CacheSimulation:
         body = {**manifest, "metadata": metadata}
         if kind == CLAIM and stored is None:
             body["status"] = {"phase": "Pending"}
-        self.keep(body)
+        self.keep(body, own=True)
 
     def write_status(self, status: Any) -> None:
         """The status, as it comes back from the API server."""
-        self.keep({**self.cache, "status": dict(status)})
+        self.keep({**self.cache, "status": dict(status)}, own=True)
         self.store.memories.status_written(KEY, self.now)
 
     def restart(self) -> None:
         """Another process takes over: it knows what is stored, and nothing else."""
+        self.woken = True
         nodes = [node for node, *_ in self.store._nodes.values()]
         self.store = Store()
         for manifest in self.objects.values():
@@ -250,6 +257,7 @@ class CacheSimulation:
         self.volume[folder] = max(self.volume.get(folder, 0), source.size // 2)
         told = builders.progress(100 * self.volume[folder] // source.size, source.size, uri=option(job, "--uri"))
         self.store.memories.progress[builders.NAMESPACE, name] = told
+        self.woken = True
 
     @staticmethod
     def _failure(source: Source) -> str:
@@ -295,17 +303,18 @@ class CacheSimulation:
     # ---- time ---------------------------------------------------------------------------------------------------
 
     def settle(self, looks: int = 300) -> None:
-        """Until nothing happens any more by itself."""
+        """Until nothing happens any more by itself. The operator looks when it is woken, and when it said it would."""
         for _ in range(looks):
             self.now += timedelta(seconds=1)
-            before = self.writes
-            plan = self.reconcile()
+            busy = self.woken or (self.look_at is not None and self.now >= self.look_at)
+            if busy:
+                self.reconcile()
             self.bind_claim()
-            busy = [self.step(job) for job in self.jobs()]
-            if self.writes == before and not any(busy):
-                if plan.look_again is None:
+            busy = sum(self.step(job) for job in self.jobs()) > 0 or busy
+            if not busy and not self.woken:
+                if self.look_at is None:
                     return
-                self.now += timedelta(seconds=plan.look_again)
+                self.now = self.look_at
         raise AssertionError(f"it never comes to rest: {self.status}")
 
     def model_phase(self, name: str = "m") -> tuple[str, str]:
