@@ -26,6 +26,8 @@ from berth.planning.world import CLAIM, Subject
 
 Manifest = dict[str, Any]
 
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+"""On nodes; some clouds give it another value than the name of the node."""
 _BACKOFF_LIMIT = 3
 """Failures in a row within one Job; after that Berth itself decides when to try again."""
 _FINAL_EXIT = 65
@@ -52,8 +54,8 @@ class Volume:
 class Placement:
     """Where a Job may run: where the Models that want its artifact may."""
 
-    node_names: tuple[str, ...] = ()
-    """The only nodes; all when empty."""
+    hosts: tuple[str, ...] = ()
+    """The only nodes, by the label of their hostname; all when empty."""
     spec: Mapping[str, Any] | None = None
     """nodeSelector, affinity and tolerations, as a partial PodSpec."""
 
@@ -172,8 +174,8 @@ def _job(
     template: Manifest = {"metadata": {"labels": labels}, "spec": pod}
     if volume.one_node:
         pod["affinity"] = beside_the_cache(subject.name)
-    if placement.node_names:
-        hosts = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(placement.node_names)}
+    if placement.hosts:
+        hosts = {"key": HOSTNAME_LABEL, "operator": "In", "values": list(placement.hosts)}
         terms = [{"matchExpressions": [hosts]}]
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         pod.setdefault("affinity", {})["nodeAffinity"] = required
