@@ -9,6 +9,7 @@ import httpx2
 
 from berth.controllers.relations import Key
 from berth.controllers.store import Store
+from berth.planning.cache_world import understood
 from berth.planning.names import PROGRESS_PORT
 from berth.planning.world import Pod
 
@@ -65,4 +66,4 @@ class ProgressPoller:
         except (httpx2.HTTPError, ValueError) as error:
             logger.debug("the download in %s/%s does not answer: %s", pod.namespace, pod.name, error)
             return None
-        return document if isinstance(document, dict) else None
+        return understood(document)

@@ -14,7 +14,7 @@ from berth.planning import names
 from berth.planning.cache_demand import Wanted
 from berth.planning.cache_space import used
 from berth.planning.cache_world import JobEnd, job_end, pods_of, read_message
-from berth.planning.download_reasons import PASSING, DownloadReason
+from berth.planning.download_reasons import DownloadReason
 from berth.planning.failures import diagnose, shown, unschedulable
 from berth.planning.policy import Policy
 from berth.planning.progress_words import number, progress_words, size
@@ -24,6 +24,7 @@ from berth.planning.world import Child, DownloadEnd, Note, Pod, format_time, par
 Entry = dict[str, Any]
 
 _PROGRESS = ("bytesDone", "percent", "bytesPerSecond", "etaSeconds", "filesDone")
+_WORDLESS = "the download ended without a message"
 _ATTEMPT = ("reason", "message", "attempt", "failedAt", "retryAt", "inputs")
 
 
@@ -123,11 +124,11 @@ def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: P
     fetched = DownloadEnd(
         "",
         number(message, "bytesFetched"),
-        float(message.get("seconds") or 0),
-        {str(reason): int(count) for reason, count in (message.get("retries") or {}).items()},
+        message.get("seconds", 0.0),
+        message.get("retries", {}),
     )
     what = step.entry.get("uri") or step.entry["name"]
-    if end.succeeded and end.message is not None:
+    if end.succeeded and message.get("result") == "Succeeded":
         for key in _ATTEMPT:
             step.entry.pop(key, None)
         _set(
@@ -171,14 +172,12 @@ def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: P
 def _why(end: JobEnd) -> tuple[str, str, bool]:
     """Reason, sentence, and whether it may pass by itself."""
     message = end.message
-    if message is not None and message.get("result") == "Failed":
-        reason = str(message.get("reason") or DownloadReason.INTERNAL_ERROR)
-        known = reason in set(DownloadReason)
-        passing = bool(message.get("passing"))
-        return reason if known else DownloadReason.INTERNAL_ERROR, shown(str(message.get("message"))), passing
+    if message is not None and message["result"] == "Failed":
+        reason = message.get("reason", DownloadReason.INTERNAL_ERROR.value)
+        return reason, shown(message.get("message", "")) or _WORDLESS, message.get("passing", False)
     if end.succeeded:
         return Reason.RESULT_LOST, "the download ended and its result was lost; it runs again and finds it", True
-    words = shown(end.words) or "the download ended without a message"
+    words = shown(end.words) or _WORDLESS
     return Reason.PROVISIONER_FAILED, f"{words}. It is tried again", True
 
 
@@ -230,9 +229,9 @@ def _of_pods(
         return Reason.DOWNLOADING, "the Pod of the download is being created", False, None
     ended = pod.provisioner.terminated if pod.provisioner else None
     message = read_message(ended.message) if ended else None
-    if message is not None and message.get("result") == "Failed":
-        words = shown(str(message.get("message")))
-        return str(message.get("reason")), f"{words}. It is tried again", False, None
+    if message is not None and message["result"] == "Failed":
+        words = shown(message.get("message", "")) or _WORDLESS
+        return message.get("reason", DownloadReason.INTERNAL_ERROR.value), f"{words}. It is tried again", False, None
     if waits := unschedulable([pod]):
         return Reason.UNSCHEDULABLE, waits, False, None
     failure = diagnose(pod, float("inf"), policy, now)
@@ -270,14 +269,12 @@ def _look_at_removal(step: Step, wanted: Wanted | None, seen: Seen, job: Child, 
 
 
 def due(entry: Mapping[str, Any], now: datetime) -> float:
-    """Seconds until it may be tried again; 0 when it may now."""
-    moment = parse_time(entry.get("retryAt"))
-    return max(0.0, (moment - now).total_seconds()) if moment else 0.0
-
-
-def is_passing(reason: str) -> bool:
-    """Whether what went wrong may pass by itself."""
-    return reason in PASSING
+    """Seconds until it may be tried again; 0 when it may now, and when nobody can read the time that is recorded."""
+    try:
+        moment = parse_time(entry.get("retryAt"))
+        return max(0.0, (moment - now).total_seconds()) if moment else 0.0
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def label_of(job: Child) -> str:
