@@ -66,7 +66,10 @@ def advance(entry: Entry, wanted: Wanted | None, seen: Seen, inputs: str, policy
         _look_at_removal(step, wanted, seen, seen.removal, policy, now)
     elif entry["state"] == StoredState.REMOVING and seen.download is None and wanted is not None and wanted.kept:
         kept = {key: value for key, value in entry.items() if key not in _ATTEMPT}
-        step.entry = kept | {"state": StoredState.PENDING.value, "bytesDone": used([entry])}  # a download tells the rest
+        step.entry = kept | {
+            "state": StoredState.PENDING.value,
+            "bytesDone": used([entry]),
+        }  # a download tells the rest
     if step.entry is not None and _nothing_to_say(step.entry, wanted, seen):
         step.entry = None
     return step

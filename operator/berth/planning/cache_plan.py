@@ -350,7 +350,9 @@ class _Pass:
                 continue
             if wanted.models:
                 self._keep(entry, wanted)
-            elif entry["state"] == StoredState.PENDING and not (entry.get("attempt") or used([entry]) or name in self.worked_on):
+            elif entry["state"] == StoredState.PENDING and not (
+                entry.get("attempt") or used([entry]) or name in self.worked_on
+            ):
                 entry["state"] = StoredState.ABSENT.value
             elif entry["state"] != StoredState.ABSENT:
                 self._remove(entry, "spec.artifacts says Absent")

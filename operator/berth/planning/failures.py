@@ -140,8 +140,7 @@ def _waiting(pod: Pod, container: Container, policy: Policy, now: datetime, know
         return _patient(Reason.IMAGE_PULL_FAILED, advice, 0, pod, now, known)
     if waiting in _IMAGE_REASONS:
         advice = (
-            f"{message or 'the image cannot be pulled'}. "
-            f"Check {image} and, for a private registry, the pull secret"
+            f"{message or 'the image cannot be pulled'}. Check {image} and, for a private registry, the pull secret"
         )
         return _patient(Reason.IMAGE_PULL_FAILED, advice, policy.image_pull_patience, pod, now, known)
     if waiting == "CreateContainerConfigError":
