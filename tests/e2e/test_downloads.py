@@ -192,7 +192,9 @@ def test_a_gated_model_fails_with_the_way_out_and_goes_on_once_there_is_a_token(
     message = wait_for_stall(where, namespace, name, "TokenMissing", 60)
     assert "source.secretRef" in message
     assert where.phase(name, namespace) == "Failed"
-    where.kubectl("-n", namespace, "create", "secret", "generic", f"{store}-token", "--from-literal=token=hf_secret_of_the_test")
+    where.kubectl(
+        "-n", namespace, "create", "secret", "generic", f"{store}-token", "--from-literal=token=hf_secret_of_the_test"
+    )
     patch(where, namespace, name, {"spec": {"source": {"secretRef": {"name": f"{store}-token"}}}})
     wait_for_phase(where, namespace, name, "Ready", 90)
     for kind in ("model", "modelcache", "pod", "job", "event"):

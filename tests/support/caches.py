@@ -37,9 +37,7 @@ def entry(cluster: Cluster, namespace: str, name: str, uri: str) -> Manifest:
     return found[0]
 
 
-def wait_for_state(
-    cluster: Cluster, namespace: str, name: str, uri: str, state: str, timeout: float = 60
-) -> Manifest:
+def wait_for_state(cluster: Cluster, namespace: str, name: str, uri: str, state: str, timeout: float = 60) -> Manifest:
     """The artifact, once it is in the state."""
 
     def reached() -> Manifest:

@@ -45,7 +45,9 @@ class CacheLife(RuleBasedStateMachine):
         if ("Model", name) in self.cluster.objects:
             self.cluster.drop("Model", name)
 
-    @rule(declared=st.lists(st.tuples(uris, st.sampled_from(["Present", "Absent"])), max_size=2, unique_by=lambda x: x[0]))
+    @rule(
+        declared=st.lists(st.tuples(uris, st.sampled_from(["Present", "Absent"])), max_size=2, unique_by=lambda x: x[0])
+    )
     def artifacts_are_declared(self, declared: list[tuple[str, str]]) -> None:
         self.cluster.declare(*({"uri": uri, "state": state} for uri, state in declared))
 
@@ -111,7 +113,11 @@ class CacheLife(RuleBasedStateMachine):
         for source in cluster.sources.values():
             source.ends.clear()
         cluster.settle()
-        wanted = {one["spec"]["source"]["uri"] for (kind, _), one in cluster.objects.items() if kind == "Model" and one["spec"]["state"] == "Running"}
+        wanted = {
+            one["spec"]["source"]["uri"]
+            for (kind, _), one in cluster.objects.items()
+            if kind == "Model" and one["spec"]["state"] == "Running"
+        }
         wanted |= {one["uri"] for one in cluster.cache["spec"].get("artifacts") or () if one["state"] == "Present"}
         for uri in wanted:
             refused = cluster.entries[uri].get("reason") in ("LimitExceeded", "WaitingForSpace")
