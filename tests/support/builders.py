@@ -1,16 +1,23 @@
 """Objects as the API server shows them, for tests without one. Every argument has a plain default."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from berth.planning import names
+from berth.planning.artifacts import Artifact
+from berth.planning.cache_objects import job_name
 
 Manifest = dict[str, Any]
 
 NAMESPACE = "models"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL_UID = "model-uid"
+CACHE = "default"
+CACHE_UID = "cache-uid"
+GIB = 1024**3
+URI = "hf://org/llama"
 
 
 def ago(seconds: float = 0) -> str:
@@ -185,3 +192,185 @@ def child(
         meta["deletionTimestamp"] = ago()
     body = {"kind": kind, "metadata": meta, "spec": dict(spec or {"replicas": 1})}
     return {**body, "status": dict(status)} if status is not None else body
+
+
+# ---- a ModelCache and what belongs to it -----------------------------------------------------------------------
+
+
+def cache_spec(**changes: Any) -> Manifest:
+    """The spec of a ModelCache that has a claim made."""
+    return {"storage": {"size": "100Gi"}, **changes}
+
+
+def model_cache(
+    name: str = CACHE,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    status: Mapping[str, Any] | None = None,
+    generation: int = 1,
+    version: int = 1,
+    uid: str = CACHE_UID,
+    deleting: bool = False,
+    **more: Any,
+) -> Manifest:
+    """A ModelCache; further arguments go into its metadata."""
+    if deleting:
+        more["deletionTimestamp"] = ago()
+    return {
+        "apiVersion": "berth.dev/v1alpha1",
+        "kind": "ModelCache",
+        "metadata": metadata("ModelCache", name, version, uid, generation=generation, **more),
+        "spec": dict(spec if spec is not None else cache_spec()),
+        "status": dict(status if status is not None else {"observedGeneration": -1}),
+    }
+
+
+def cached_spec(uri: str = URI, **changes: Any) -> Manifest:
+    """The spec of a Model without GPUs whose weights are downloaded."""
+    return spec(source={"uri": uri}, **changes)
+
+
+def claim(
+    name: str = f"modelcache-{CACHE}",
+    *,
+    modes: Iterable[str] = ("ReadWriteOnce",),
+    phase: str = "Bound",
+    capacity: str = "100Gi",
+    cache: str = CACHE,
+    version: int = 1,
+    uid: str | None = None,
+    deleting: bool = False,
+) -> Manifest:
+    """A PersistentVolumeClaim, made for a ModelCache; with `cache=""`, by a person."""
+    meta = metadata("PersistentVolumeClaim", name, version, uid, labels=names.cache_labels(cache) if cache else {})
+    if deleting:
+        meta["deletionTimestamp"] = ago()
+    status: Manifest = {"phase": phase}
+    if phase == "Bound":
+        status |= {"accessModes": list(modes), "capacity": {"storage": capacity}}
+    return {
+        "kind": "PersistentVolumeClaim",
+        "metadata": meta,
+        "spec": {"accessModes": list(modes), "resources": {"requests": {"storage": capacity}}},
+        "status": status,
+    }
+
+
+def node(name: str = "n1", *, gpus: int = 0, product: str = "", cordoned: bool = False, version: int = 1) -> Manifest:
+    """A Node."""
+    labels = {"kubernetes.io/hostname": name} | ({"nvidia.com/gpu.product": product} if product else {})
+    meta = {"name": name, "uid": f"node-{name}", "resourceVersion": str(version), "labels": labels}
+    allocatable = {"cpu": "8"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    return {
+        "kind": "Node",
+        "metadata": meta,
+        "spec": {"unschedulable": True} if cordoned else {},
+        "status": {"allocatable": allocatable},
+    }
+
+
+def job(
+    artifact: str,
+    *,
+    task: str = "download",
+    ended: str = "",
+    message: str = "",
+    name: str = "",
+    uid: str = "",
+    cache: str = CACHE,
+    version: int = 1,
+    deleting: bool = False,
+) -> Manifest:
+    """A Job about an artifact; `ended` is Complete or Failed, `message` what Kubernetes says of that."""
+    labels = names.cache_labels(cache) | ({names.ARTIFACT_LABEL: artifact} if artifact else {})
+    name = name or job_name(cache, task, artifact)
+    meta = metadata("Job", name, version, uid or f"{task}-uid", labels=labels)
+    meta["ownerReferences"] = [owner(CACHE_UID, "ModelCache", cache)]
+    if deleting:
+        meta["deletionTimestamp"] = ago()
+    condition = {"type": ended, "status": "True"} | ({"message": message} if message else {})
+    return {"kind": "Job", "metadata": meta, "spec": {}, "status": {"conditions": [condition]} if ended else {}}
+
+
+def download_pod(
+    name: str = "d",
+    *,
+    job_uid: str = "download-uid",
+    running_for: float | None = None,
+    said: str | None = None,
+    code: int = 0,
+    waiting: str = "",
+    message: str = "",
+    unschedulable: str = "",
+    node: str = "n1",
+    address: str = "",
+    cache: str = CACHE,
+    version: int = 1,
+    created: float = 60,
+    deleting: bool = False,
+) -> Manifest:
+    """The Pod of a Job: pending, running since `running_for` seconds, or ended with what it said."""
+    ending = ended(code, message=said) if said is not None else None
+    status = container(
+        names.PROVISIONER_CONTAINER, running_for=running_for, waiting=waiting, message=message, terminated=ending
+    )
+    phase = "Running" if running_for is not None else "Pending"
+    if ending is not None:
+        phase = "Failed" if code else "Succeeded"
+    node = "" if unschedulable else node
+    found = pod(
+        name,
+        phase=phase,
+        node=node,
+        unschedulable=unschedulable,
+        containers=(status,) if node else (),
+        version=version,
+        created=created,
+        deleting=deleting,
+    )
+    found["metadata"]["labels"] = names.cache_labels(cache)
+    found["metadata"]["ownerReferences"] = [owner(job_uid, "Job", "download")]
+    if address:
+        found["status"]["podIP"] = address
+    return found
+
+
+def said(**changes: Any) -> str:
+    """The termination message of a download that succeeded."""
+    return json.dumps(
+        {
+            "result": "Succeeded",
+            "uri": URI,
+            "revision": "abc",
+            "bytesTotal": 10 * GIB,
+            "bytesFetched": 10 * GIB,
+            "bytesPresent": 10 * GIB,
+            "filesTotal": 3,
+            "verified": True,
+            "seconds": 100.0,
+            "retries": {},
+        }
+        | changes
+    )
+
+
+def said_failed(reason: str = "NotFound", message: str = "there is no such model", **changes: Any) -> str:
+    """The termination message of a download that failed of something that a person has to mend."""
+    failure = {"result": "Failed", "reason": reason, "message": message, "passing": False}
+    return said(**{"verified": False, "bytesTotal": None, "bytesFetched": 0, "bytesPresent": 0, **failure, **changes})
+
+
+def progress(percent: int = 50, total: int | None = 10 * GIB, **changes: Any) -> Manifest:
+    """What a running download answers."""
+    done = (total or 0) * percent // 100
+    numbers = {"bytesTotal": total, "bytesDone": done, "percent": percent, "filesTotal": 3, "filesDone": 1}
+    return {"uri": URI, "revision": "abc", "bytesPerSecond": GIB, "etaSeconds": 5, **numbers, **changes}
+
+
+def entry(uri: str = URI, state: str = "Present", **changes: Any) -> Manifest:
+    """What a ModelCache records of an artifact, by default of one that is there."""
+    artifact = Artifact(uri)
+    found: Manifest = {"name": artifact.name, "uri": uri, "state": state}
+    if state == "Present":
+        found |= {"bytes": 10 * GIB, "revision": "abc", "path": artifact.name, "filesTotal": 3, "verified": True}
+    return found | changes

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
+import orjson
 
 from berth.controllers.relations import Key
 from berth.controllers.store import Store
+from berth.planning.cache_world import understood
 from berth.planning.names import PROGRESS_PORT
 from berth.planning.world import Pod
 
@@ -34,7 +36,8 @@ class ProgressPoller:
     async def run(self) -> None:
         """Ask until cancelled."""
         limits = httpx2.Limits(max_connections=self._at_once, max_keepalive_connections=self._at_once)
-        async with httpx2.AsyncClient(trust_env=False, timeout=self._timeout, limits=limits) as client:
+        headers = {"Accept-Encoding": "identity"}
+        async with httpx2.AsyncClient(trust_env=False, timeout=self._timeout, limits=limits, headers=headers) as client:
             while True:
                 pods = self._store.downloading_pods()
                 self._forget_others(pods)
@@ -60,9 +63,20 @@ class ProgressPoller:
     async def _progress(self, client: httpx2.AsyncClient, pod: Pod) -> Mapping[str, Any] | None:
         host = f"[{pod.address}]" if ":" in pod.address else pod.address
         try:
-            answer = await client.get(f"http://{host}:{PROGRESS_PORT}/progress")
-            document = answer.json() if answer.status_code == 200 and len(answer.content) <= _LONGEST_ANSWER else None
-        except (httpx2.HTTPError, ValueError) as error:
+            async with asyncio.timeout(self._timeout):
+                document = await self._read(client, f"http://{host}:{PROGRESS_PORT}/progress")
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as error:
             logger.debug("the download in %s/%s does not answer: %s", pod.namespace, pod.name, error)
             return None
-        return document if isinstance(document, dict) else None
+        return understood(document)
+
+    @staticmethod
+    async def _read(client: httpx2.AsyncClient, url: str) -> Any:
+        """The answer, as JSON; None for one that is none. Whoever answers is not trusted: not more than is needed."""
+        async with client.stream("GET", url) as answer:
+            content = b""
+            async for piece in answer.aiter_raw(_LONGEST_ANSWER):
+                content += piece
+                if len(content) > _LONGEST_ANSWER:
+                    return None
+            return orjson.loads(content) if answer.status_code == 200 else None

@@ -77,8 +77,7 @@ class Store:
         """
         ended = float("inf") if resource_version is None else version_number(resource_version)
         if kind == "Node":
-            gone = self._nodes.pop(name, None)
-            return self._existing(*self._caches()) if gone is not None else ()
+            return self._forget_node(name, uid, ended)
         where = (namespace, name)
         table = self._table(kind)
         known = table.get(where)
@@ -97,6 +96,16 @@ class Store:
             return self._existing(*self._relations.of_pod(known))
         self._digests.pop(uid, None)
         return self._existing(*self._relations.drop_child(known))
+
+    def _forget_node(self, name: str, uid: str, ended: float) -> Keys:
+        _, known, version = self._nodes.get(name, (None, "", ""))
+        if known == uid and version_number(version) > ended:
+            return ()
+        self._bury(uid, ended)
+        if known != uid:
+            return ()
+        del self._nodes[name]
+        return self._existing(*self._caches())
 
     def _table(self, kind: str) -> dict[_Names, Any]:
         if kind in SUBJECT_KINDS:

@@ -12,8 +12,9 @@ from typing import Any
 from berth.api.model_cache_status import StoredState
 from berth.planning import names
 from berth.planning.cache_demand import Wanted
+from berth.planning.cache_space import used
 from berth.planning.cache_world import JobEnd, job_end, pods_of, read_message
-from berth.planning.download_reasons import PASSING, DownloadReason
+from berth.planning.download_reasons import DownloadReason
 from berth.planning.failures import diagnose, shown, unschedulable
 from berth.planning.policy import Policy
 from berth.planning.progress_words import number, progress_words, size
@@ -23,6 +24,7 @@ from berth.planning.world import Child, DownloadEnd, Note, Pod, format_time, par
 Entry = dict[str, Any]
 
 _PROGRESS = ("bytesDone", "percent", "bytesPerSecond", "etaSeconds", "filesDone")
+_WORDLESS = "the download ended without a message"
 _ATTEMPT = ("reason", "message", "attempt", "failedAt", "retryAt", "inputs")
 
 
@@ -50,7 +52,7 @@ class Step:
     downloads: list[DownloadEnd] = field(default_factory=list)
     look_again: float | None = None
     running: bool = False
-    """Whether a download is under way."""
+    """Whether a download is under way, wanted or not."""
 
 
 def advance(entry: Entry, wanted: Wanted | None, seen: Seen, inputs: str, policy: Policy, now: datetime) -> Step:
@@ -59,9 +61,15 @@ def advance(entry: Entry, wanted: Wanted | None, seen: Seen, inputs: str, policy
     if seen.download is not None:
         _look_at_download(step, wanted, seen, seen.download, inputs, policy, now)
     elif entry["state"] == StoredState.DOWNLOADING:
-        _set(step, StoredState.PENDING)  # somebody deleted the Job
+        _set(step, StoredState.PENDING, bytesDone=entry.get("bytesDone"))  # somebody deleted the Job
     if seen.removal is not None and step.entry is not None:
         _look_at_removal(step, wanted, seen, seen.removal, policy, now)
+    elif entry["state"] == StoredState.REMOVING and seen.download is None and wanted is not None and wanted.kept:
+        kept = {key: value for key, value in entry.items() if key not in _ATTEMPT}
+        step.entry = kept | {
+            "state": StoredState.PENDING.value,
+            "bytesDone": used([entry]),
+        }  # a download tells the rest
     if step.entry is not None and _nothing_to_say(step.entry, wanted, seen):
         step.entry = None
     return step
@@ -97,10 +105,20 @@ def _look_at_download(
         step.running = True
     elif wanted is None or not wanted.active:
         step.ended_jobs.append(job)
+        step.running = True  # until it is gone
         done = _latest_progress(job, seen).get("bytesDone") or step.entry.get("bytesDone")
         _set(step, StoredState.PENDING, reason=Reason.NOT_WANTED, message="nobody asks for it now", bytesDone=done)
+    elif step.entry.get("inputs", inputs) != inputs and not _has_begun(job, seen):
+        step.ended_jobs.append(job)  # nothing is lost, and what is wrong with it may have been mended
+        step.running = True
     else:
         _show_progress(step, seen, job, policy, now)
+
+
+def _has_begun(job: Child, seen: Seen) -> bool:
+    """Whether the program of the Job has run."""
+    containers = [pod.provisioner for pod in pods_of(job, seen.pods)]
+    return any(one is not None and (one.running_since or one.terminated or one.last_terminated) for one in containers)
 
 
 def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: Policy, now: datetime) -> None:
@@ -109,11 +127,11 @@ def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: P
     fetched = DownloadEnd(
         "",
         number(message, "bytesFetched"),
-        float(message.get("seconds") or 0),
-        {str(reason): int(count) for reason, count in (message.get("retries") or {}).items()},
+        message.get("seconds", 0.0),
+        message.get("retries", {}),
     )
     what = step.entry.get("uri") or step.entry["name"]
-    if end.succeeded and end.message is not None:
+    if end.succeeded and message.get("result") == "Succeeded":
         for key in _ATTEMPT:
             step.entry.pop(key, None)
         _set(
@@ -135,17 +153,18 @@ def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: P
     reason, words, passing = _why(end)
     attempt = int(step.entry.get("attempt") or 0) + 1
     wait = retry_wait(attempt, passing, policy)
+    done = step.entry.get("bytes") if reason == Reason.RESULT_LOST else step.entry.get("bytesDone")
     _set(
         step,
         StoredState.PENDING if passing else StoredState.FAILED,
         reason=reason,
         message=words,
         bytes=message.get("bytesTotal") or step.entry.get("bytes"),
-        bytesDone=message.get("bytesPresent") or step.entry.get("bytesDone"),
+        bytesDone=message.get("bytesPresent", done),
         attempt=attempt,
         failedAt=format_time(now),
         retryAt=format_time(now + timedelta(seconds=wait)),
-        inputs=inputs,
+        inputs=step.entry.get("inputs", inputs),
         job=job.uid,
     )
     step.downloads.append(DownloadEnd(reason, fetched.bytes_fetched, fetched.seconds, fetched.retries))
@@ -156,14 +175,12 @@ def _record_download(step: Step, job: Child, end: JobEnd, inputs: str, policy: P
 def _why(end: JobEnd) -> tuple[str, str, bool]:
     """Reason, sentence, and whether it may pass by itself."""
     message = end.message
-    if message is not None and message.get("result") == "Failed":
-        reason = str(message.get("reason") or DownloadReason.INTERNAL_ERROR)
-        known = reason in set(DownloadReason)
-        passing = bool(message.get("passing"))
-        return reason if known else DownloadReason.INTERNAL_ERROR, shown(str(message.get("message"))), passing
+    if message is not None and message["result"] == "Failed":
+        reason = message.get("reason", DownloadReason.INTERNAL_ERROR.value)
+        return reason, shown(message.get("message", "")) or _WORDLESS, message.get("passing", False)
     if end.succeeded:
         return Reason.RESULT_LOST, "the download ended and its result was lost; it runs again and finds it", True
-    words = shown(end.words) or "the download ended without a message"
+    words = shown(end.words) or _WORDLESS
     return Reason.PROVISIONER_FAILED, f"{words}. It is tried again", True
 
 
@@ -215,9 +232,9 @@ def _of_pods(
         return Reason.DOWNLOADING, "the Pod of the download is being created", False, None
     ended = pod.provisioner.terminated if pod.provisioner else None
     message = read_message(ended.message) if ended else None
-    if message is not None and message.get("result") == "Failed":
-        words = shown(str(message.get("message")))
-        return str(message.get("reason")), f"{words}. It is tried again", False, None
+    if message is not None and message["result"] == "Failed":
+        words = shown(message.get("message", "")) or _WORDLESS
+        return message.get("reason", DownloadReason.INTERNAL_ERROR.value), f"{words}. It is tried again", False, None
     if waits := unschedulable([pod]):
         return Reason.UNSCHEDULABLE, waits, False, None
     failure = diagnose(pod, float("inf"), policy, now)
@@ -235,13 +252,13 @@ def _look_at_removal(step: Step, wanted: Wanted | None, seen: Seen, job: Child, 
     assert step.entry is not None
     end = job_end(job, seen.pods)
     if end is None:
-        _set(step, StoredState.REMOVING, reason=Reason.REMOVING, message="its files are being removed")
-        step.running = True
+        done = step.entry.get("bytesDone")
+        _set(step, StoredState.REMOVING, reason=Reason.REMOVING, message="its files are being removed", bytesDone=done)
     elif step.entry.get("job") == job.uid:
         step.ended_jobs.append(job)
     elif end.succeeded:
         step.look_again = 0.0
-        for key in (*_ATTEMPT, "bytes", "revision", "verified", "path", "file", "figures", "filesTotal", "lastUsedAt"):
+        for key in (*_ATTEMPT, "bytes", "revision", "verified", "path", "file", "figures", "filesTotal"):
             step.entry.pop(key, None)
         gone = wanted is None or wanted.absent
         _set(step, StoredState.ABSENT if gone else StoredState.PENDING, job=job.uid)
@@ -255,14 +272,12 @@ def _look_at_removal(step: Step, wanted: Wanted | None, seen: Seen, job: Child, 
 
 
 def due(entry: Mapping[str, Any], now: datetime) -> float:
-    """Seconds until it may be tried again; 0 when it may now."""
-    moment = parse_time(entry.get("retryAt"))
-    return max(0.0, (moment - now).total_seconds()) if moment else 0.0
-
-
-def is_passing(reason: str) -> bool:
-    """Whether what went wrong may pass by itself."""
-    return reason in PASSING
+    """Seconds until it may be tried again; 0 when it may now, and when nobody can read the time that is recorded."""
+    try:
+        moment = parse_time(entry.get("retryAt"))
+        return max(0.0, (moment - now).total_seconds()) if moment else 0.0
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def label_of(job: Child) -> str:

@@ -12,9 +12,11 @@ from berth.api.model import ModelSpec
 from berth.api.model_cache import ArtifactState, ModelCacheSpec
 from berth.api.model_lifecycle import DesiredState
 from berth.planning.artifacts import Artifact, artifact_of, found_for, secret_of
-from berth.planning.cache_objects import Placement
+from berth.planning.cache_objects import HOSTNAME_LABEL, Placement
 from berth.planning.cache_world import Node
+from berth.planning.errors import InvalidSpecError
 from berth.planning.pod_template import demand, gpu_tolerations
+from berth.planning.pod_template_guard import check_shapes
 from berth.planning.world import Subject
 
 Entry = Mapping[str, Any]
@@ -41,6 +43,11 @@ class Wanted:
     since: datetime | None = None
     specs: tuple[ModelSpec, ...] = field(default=(), repr=False)
     """The Models that want to load it: they say where its download may run."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it may not be removed."""
+        return self.declared or bool(self.models)
 
     @property
     def active(self) -> bool:
@@ -109,15 +116,23 @@ def placement_of(wanted: Wanted, nodes: Sequence[Node], *, one_node: bool, bound
     placement = _placement_spec(model)
     if not model.gpus.count or not one_node or not nodes:
         return Placement(spec=placement)
-    names = tuple(sorted(node.name for node in nodes if _fits(node, model)))
-    if not names and not bound:
+    hosts = tuple(sorted(node.labels.get(HOSTNAME_LABEL, node.name) for node in nodes if _fits(node, model)))
+    if not hosts and not bound:
         return None
-    return Placement(names, placement)
+    return Placement(hosts, placement)
 
 
 def _placement_spec(model: ModelSpec) -> Mapping[str, Any]:
-    """What the Model's podTemplate says of nodes, and the tolerations that its GPUs bring."""
-    own = (model.pod_template or {}).get("spec") or {}
+    """What the Model's podTemplate says of nodes, and the tolerations that its GPUs bring.
+
+    A podTemplate that makes no sense says nothing: the Model's own status tells that, and others use the cache, too.
+    """
+    try:
+        check_shapes(model.pod_template or {})
+    except InvalidSpecError:
+        own: Mapping[str, Any] = {}
+    else:
+        own = (model.pod_template or {}).get("spec") or {}
     spec = {name: own[name] for name in ("nodeSelector", "affinity") if own.get(name)}
     tolerations = [*(gpu_tolerations(model.gpus.resource) if model.gpus.count else ()), *(own.get("tolerations") or ())]
     return {**spec, **({"tolerations": tolerations} if tolerations else {})}

@@ -93,7 +93,7 @@ def _look_at_page(
         return
     found.discovery["job"] = job.uid
     found.waits.append(0.0)  # the Job goes once its end is recorded
-    if end.succeeded and end.message is not None:
+    if end.succeeded and end.message is not None and end.message["result"] == "Succeeded":
         _record_page(found, end.message, claim, now)
     else:
         _record_failure(found, end, policy, now)
@@ -104,8 +104,7 @@ def _record_page(found: Found, message: Mapping[str, Any], claim: ClaimFacts, no
     assert discovery is not None
     for key in ("reason", "message", "attempt", "retryAt"):
         discovery.pop(key, None)
-    listed = message.get("found")
-    findings = [Discovered.from_document(one) for one in (listed if isinstance(listed, list) else [])]
+    findings = [Discovered.from_document(one) for one in message.get("found", ())]
     known = [one for one in findings if one is not None]
     for finding in known:
         entry = _entry(finding, now)
@@ -114,7 +113,7 @@ def _record_page(found: Found, message: Mapping[str, Any], claim: ClaimFacts, no
             found.entries[entry["name"]] = {**(before or {}), **entry}
     discovery["found"] = int(discovery.get("found") or 0) + len(known)
     if message.get("more") and message.get("after"):
-        discovery["after"] = str(message["after"])
+        discovery["after"] = message["after"]
         return
     discovery.pop("after", None)
     discovery["state"] = DiscoveryState.DONE.value
@@ -127,7 +126,7 @@ def _record_failure(found: Found, end: JobEnd, policy: Policy, now: datetime) ->
     assert discovery is not None
     attempt = int(discovery.get("attempt") or 0) + 1
     reason = str(message.get("reason") or Reason.PROVISIONER_FAILED)
-    final = bool(message) and reason not in PASSING
+    final = reason != Reason.PROVISIONER_FAILED and reason not in PASSING
     discovery |= {
         "state": (DiscoveryState.FAILED if final else DiscoveryState.RUNNING).value,
         "reason": reason,

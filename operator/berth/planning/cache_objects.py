@@ -26,11 +26,18 @@ from berth.planning.world import CLAIM, Subject
 
 Manifest = dict[str, Any]
 
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+"""On nodes; some clouds give it another value than the name of the node."""
 _BACKOFF_LIMIT = 3
 """Failures in a row within one Job; after that Berth itself decides when to try again."""
 _FINAL_EXIT = 65
 """Exit code of the provisioner when a person has to change something."""
 _MOUNTS = ("/etc/berth/", "/etc/ssl/", "/mnt/", "/run/secrets/", "/var/run/secrets/")
+_PROGRAMS = (
+    *("image", "command", "args", "workingDir", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"),
+    "$patch",
+)
+"""Fields of a container that say what runs in it."""
 _NO_VARIABLES = ("LD_", "PYTHON", "PATH")
 
 
@@ -47,8 +54,8 @@ class Volume:
 class Placement:
     """Where a Job may run: where the Models that want its artifact may."""
 
-    node_names: tuple[str, ...] = ()
-    """The only nodes; all when empty."""
+    hosts: tuple[str, ...] = ()
+    """The only nodes, by the label of their hostname; all when empty."""
     spec: Mapping[str, Any] | None = None
     """nodeSelector, affinity and tolerations, as a partial PodSpec."""
 
@@ -167,8 +174,8 @@ def _job(
     template: Manifest = {"metadata": {"labels": labels}, "spec": pod}
     if volume.one_node:
         pod["affinity"] = beside_the_cache(subject.name)
-    if placement.node_names:
-        hosts = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(placement.node_names)}
+    if placement.hosts:
+        hosts = {"key": HOSTNAME_LABEL, "operator": "In", "values": list(placement.hosts)}
         terms = [{"matchExpressions": [hosts]}]
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         pod.setdefault("affinity", {})["nodeAffinity"] = required
@@ -178,7 +185,7 @@ def _job(
         check_shapes(spec.pod_template)
         check_pod_template(spec.pod_template, allow_unsafe=settings.allow_unsafe_pod_template)
         template = merge_partial(template, spec.pod_template)
-        template["metadata"]["labels"] |= labels
+        template["metadata"]["labels"] = {**(template["metadata"].get("labels") or {}), **labels}
     body: Manifest = {
         "backoffLimit": _BACKOFF_LIMIT,
         "podReplacementPolicy": "Failed",
@@ -227,9 +234,11 @@ def _other_programs(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         path = f"containers[{index}]"
         if container.get("name") != names.PROVISIONER_CONTAINER:
             yield f"{path}.name", f"Pods of a cache have one container: write {names.PROVISIONER_CONTAINER}"
-        for field in ("image", "command", "args", "lifecycle", "workingDir"):
+        for field in _PROGRAMS:
             if field in container:
                 yield f"{path}.{field}", "Pods of a cache run Berth's own program: remove it"
+        if container.get("envFrom"):
+            yield f"{path}.envFrom", "may set what changes which program runs: name the variables in env"
         for number, variable in enumerate(container.get("env") or ()):
             if str(variable.get("name", "")).startswith(_NO_VARIABLES):
                 yield f"{path}.env[{number}].name", "would change which program runs: remove it"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from berth.api.base import quantity_value
 from berth.api.model_cache import Eviction, ModelCacheSpec
 from berth.api.model_cache_status import StoredState
-from berth.planning.cache_artifact import Seen, Step, advance, due
+from berth.planning.cache_artifact import Seen, Step, advance, due, label_of
 from berth.planning.cache_claim import ClaimFacts, look_at_claim
 from berth.planning.cache_demand import Wanted, placement_of, wanted_artifacts
 from berth.planning.cache_discovery import discover
@@ -42,8 +42,8 @@ class _Draft:
     notes: list[Note] = field(default_factory=list)
     downloads: list[DownloadEnd] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-    running: int = 0
-    """Downloads under way."""
+    running: set[str] = field(default_factory=set)
+    """Names of the artifacts whose downloads are under way."""
 
 
 def decide_cache(world: CacheWorld, now: datetime, policy: Policy) -> Plan:
@@ -65,6 +65,8 @@ def decide_cache(world: CacheWorld, now: datetime, policy: Policy) -> Plan:
 
 def _decide(world: CacheWorld, spec: ModelCacheSpec, now: datetime, policy: Policy) -> Plan:
     claim = look_at_claim(world.subject.name, spec, world.claim)
+    # Mistakes in podTemplate are told at once, and not only while there is something to download.
+    render_removal(world.subject, spec, "", "", claim.volume, policy.render)
     changes = _own_objects(world, spec, policy, now)
     pass_ = _Pass(world, spec, claim, policy, now)
     draft = pass_.run()
@@ -119,6 +121,8 @@ class _Pass:
         self.world, self.spec, self.claim, self.policy, self.now = world, spec, claim, policy, now
         self.draft = _Draft()
         self.jobs = {job.name: job for job in world.jobs}
+        self.worked_on = {label_of(job) for job in world.jobs} - {""}
+        """Artifacts that have a Job. Another one waits until it is gone: its end might be told once more."""
         self.limit = int(quantity_value(spec.limit)) if spec.limit else None
         entries = [dict(entry) for entry in world.subject.status.get("artifacts") or ()]
         self.before = {entry["name"]: entry for entry in entries}
@@ -131,7 +135,7 @@ class _Pass:
 
     def run(self) -> _Draft:
         """All decisions of this look."""
-        for name in sorted(self.before.keys() | self.wanted.keys()):
+        for name in sorted(self.before.keys() | self.wanted.keys() | self.worked_on):
             self._advance(name)
         self._remove_what_should_be_absent()
         self._start_downloads()
@@ -165,13 +169,15 @@ class _Pass:
         draft.ended += step.ended_jobs
         draft.notes += step.notes
         draft.downloads += step.downloads
-        draft.running += step.running and step.entry is not None and step.entry["state"] != StoredState.REMOVING
+        if step.running:
+            draft.running.add(name)
         if step.look_again is not None:
             draft.waits.append(step.look_again)
 
     def _described(self, entry: Entry, wanted: Wanted | None) -> Entry:
         """The entry with what is known without looking at any Job: who refers to it, and when somebody did last."""
-        entry = {key: value for key, value in entry.items() if key not in ("models", "declared")}
+        gone = ("models", "declared", *(("reason", "message") if entry.get("reason") == Reason.IN_USE else ()))
+        entry = {key: value for key, value in entry.items() if key not in gone}
         models = self.served.get(entry["name"], ()) if wanted is None else wanted.models
         if wanted is not None:
             entry["uri"] = wanted.artifact.shown_uri
@@ -206,9 +212,9 @@ class _Pass:
             self._consider(name, self.wanted[name])
 
     def _may_come(self, name: str) -> bool:
-        entry = self.draft.entries[name]
-        job = self.jobs.get(job_name(self.world.subject.name, "download", name))
-        return job is None and entry["state"] in (StoredState.PENDING, StoredState.FAILED, StoredState.ABSENT)
+        state = self.draft.entries[name]["state"]
+        free = name not in self.worked_on
+        return free and state in (StoredState.PENDING, StoredState.FAILED, StoredState.ABSENT)
 
     def _turn(self, name: str) -> tuple[int, float, str]:
         wanted = self.wanted[name]
@@ -220,18 +226,17 @@ class _Pass:
         if self.claim.problem is not None:
             self._wait(entry, *self.claim.problem)
             return
-        room = room_for(name, draft.entries.values(), self.limit)
+        room = room_for(name, draft.entries.values(), draft.running, self.limit)
         needed = entry.get("bytes")
         too_large = needed is not None and room.allowed is not None and needed > room.allowed
-        no_space = entry.get("reason") == DownloadReason.NO_SPACE
+        no_space = entry.get("reason") == DownloadReason.NO_SPACE or self._room_is_being_made(entry)
         if (too_large or no_space) and self._make_room(entry, room.allowed):
             return
         if too_large:
             self._refuse(entry, needed or 0, room.allowed or 0)
             return
         waiting = due(entry, self.now)
-        failed_for_size = entry.get("reason") == DownloadReason.LIMIT_EXCEEDED
-        if waiting > 0 and entry.get("inputs") == self._inputs(wanted) and not failed_for_size:
+        if waiting > 0 and entry.get("inputs") == self._inputs(wanted):
             draft.waits.append(waiting)
             return
         if not room.certain:
@@ -239,8 +244,8 @@ class _Pass:
                 entry, Reason.WAITING_FOR_SPACE, "another download has not said its size yet, and spec.limit is shared"
             )
             return
-        if draft.running >= self.spec.max_parallel_downloads:
-            words = f"{draft.running} downloads run, and spec.maxParallelDownloads allows no more"
+        if len(draft.running) >= self.spec.max_parallel_downloads:
+            words = f"{len(draft.running)} downloads run, and spec.maxParallelDownloads allows no more"
             self._wait(entry, Reason.WAITING_FOR_SLOT, words)
             return
         self._start(name, wanted, entry, room.allowed)
@@ -267,7 +272,9 @@ class _Pass:
         if self._refused(job, entry):
             return
         self.draft.jobs.append(job)
-        self.draft.running += 1
+        self.draft.running.add(name)
+        entry["inputs"] = self._inputs(wanted)
+        entry.pop("retryAt", None)
         if entry["state"] != StoredState.FAILED:
             entry |= {
                 "state": StoredState.DOWNLOADING.value,
@@ -300,6 +307,7 @@ class _Pass:
         )
         if self.spec.eviction is Eviction.NONE:
             words += "; spec.eviction LRU would remove what nobody refers to"
+        entry.pop("retryAt", None)  # it goes on as soon as there is room
         entry |= {
             "state": StoredState.FAILED.value,
             "reason": DownloadReason.LIMIT_EXCEEDED.value,
@@ -327,9 +335,13 @@ class _Pass:
             "state": StoredState.PENDING.value,
             "reason": str(Reason.WAITING_FOR_SPACE),
             "message": f"room is being made: {', '.join(one.get('uri') or one['name'] for one in going)} goes",
-            "retryAt": format_time(self.now),
         }
+        entry.pop("retryAt", None)
         return True
+
+    def _room_is_being_made(self, entry: Entry) -> bool:
+        going = any(other["state"] == StoredState.REMOVING for other in self.draft.entries.values())
+        return going and entry.get("reason") == Reason.WAITING_FOR_SPACE
 
     # ---- what goes ----------------------------------------------------------------------------------------------
 
@@ -339,13 +351,21 @@ class _Pass:
             if entry is None or not wanted.absent:
                 continue
             if wanted.models:
-                users = ", ".join(wanted.models[:5])
-                words = f"spec.artifacts says Absent, but it is used by {users}: give them another source first"
-                entry |= {"reason": str(Reason.IN_USE), "message": words}
-            elif entry["state"] in (StoredState.PRESENT, StoredState.FAILED) or used([entry]):
-                self._remove(entry, "spec.artifacts says Absent")
-            elif entry["state"] == StoredState.PENDING:
+                self._keep(entry, wanted)
+            elif entry["state"] == StoredState.PENDING and not (
+                entry.get("attempt") or used([entry]) or name in self.worked_on
+            ):
                 entry["state"] = StoredState.ABSENT.value
+            elif entry["state"] != StoredState.ABSENT:
+                self._remove(entry, "spec.artifacts says Absent")
+
+    @staticmethod
+    def _keep(entry: Entry, wanted: Wanted) -> None:
+        """Say why it is not removed, unless there is something else to say of it."""
+        if entry["state"] == StoredState.PRESENT or (entry["state"] == StoredState.PENDING and not wanted.active):
+            users = ", ".join(wanted.models[:5])
+            words = f"spec.artifacts says Absent, but it is used by {users}: give them another source first"
+            entry |= {"reason": str(Reason.IN_USE), "message": words}
 
     @staticmethod
     def _remove(entry: Entry, why: str) -> None:
@@ -355,8 +375,7 @@ class _Pass:
 
     def _start_removals(self) -> None:
         for name, entry in self.draft.entries.items():
-            running = self.jobs.get(job_name(self.world.subject.name, "remove", name))
-            if entry["state"] != StoredState.REMOVING or running is not None or self.claim.problem is not None:
+            if entry["state"] != StoredState.REMOVING or name in self.worked_on or self.claim.problem is not None:
                 continue
             if (waiting := due(entry, self.now)) > 0:
                 self.draft.waits.append(waiting)

@@ -1,6 +1,6 @@
 """Room on a volume: what takes it, what may still come, and what goes when there is not enough."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,19 +9,15 @@ from berth.api.model_cache_status import StoredState
 Entry = Mapping[str, Any]
 
 
-def taken(entry: Entry) -> int:
-    """Bytes that an artifact takes or, while it is downloaded, is going to take."""
-    known, done = int(entry.get("bytes") or 0), int(entry.get("bytesDone") or 0)
-    if entry["state"] == StoredState.PRESENT:
-        return known
-    return max(known, done) if entry["state"] == StoredState.DOWNLOADING else done
-
-
 def used(entries: Iterable[Entry]) -> int:
     """Bytes that are on the volume now."""
-    return sum(
-        int(entry.get("bytes" if entry["state"] == StoredState.PRESENT else "bytesDone") or 0) for entry in entries
-    )
+    return sum(map(_here, entries))
+
+
+def _here(entry: Entry) -> int:
+    known, done = entry.get("bytes") or 0, entry.get("bytesDone")
+    whole = entry["state"] == StoredState.PRESENT or (entry["state"] == StoredState.REMOVING and done is None)
+    return int(known if whole else done or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +30,19 @@ class Room:
     """False while a download of unknown size runs: it may still take the room."""
 
 
-def room_for(name: str, entries: Iterable[Entry], limit: int | None) -> Room:
-    """The room for the artifact of that name beside all others."""
+def room_for(name: str, entries: Iterable[Entry], running: Container[str], limit: int | None) -> Room:
+    """The room for the artifact of that name beside all others, of which those in `running` are being downloaded.
+
+    A download takes what it is going to have. Its state does not always say that it runs: a new attempt goes on
+    showing why the last one failed.
+    """
     if limit is None:
         return Room(None, certain=True)
     others = [entry for entry in entries if entry["name"] != name]
-    certain = all(entry.get("bytes") is not None for entry in others if entry["state"] == StoredState.DOWNLOADING)
-    return Room(max(0, limit - sum(map(taken, others))), certain)
+    coming = [entry for entry in others if entry["name"] in running]
+    growth = sum(max(0, int(entry.get("bytes") or 0) - _here(entry)) for entry in coming)
+    certain = all(entry.get("bytes") is not None for entry in coming)
+    return Room(max(0, limit - used(others) - growth), certain)
 
 
 def choose_victims(entries: Iterable[Entry], missing: int) -> list[str]:

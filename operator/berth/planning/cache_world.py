@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 
 from berth.planning import names
+from berth.planning.download_reasons import DownloadReason
+from berth.planning.figures_document import from_document, to_document
 from berth.planning.world import CLAIM, Child, Pod, Refusal, Subject
 
 
@@ -102,7 +104,47 @@ def _last_message(job: Child, pods: Sequence[Pod], succeeded: bool) -> Mapping[s
 def read_message(text: str) -> Mapping[str, Any] | None:
     """A termination message of the provisioner; None when it is none."""
     try:
-        document = orjson.loads(text)
+        document = understood(orjson.loads(text))
     except orjson.JSONDecodeError:
         return None
-    return document if isinstance(document, dict) and "result" in document else None
+    return document if document is not None and document.get("result") in ("Succeeded", "Failed") else None
+
+
+_NUMBERS = (
+    *("bytesTotal", "bytesDone", "bytesFetched", "bytesPresent", "bytesPerSecond", "etaSeconds"),
+    *("filesTotal", "filesDone", "attempt", "percent"),
+)
+_TEXTS = ("result", "reason", "message", "uri", "revision", "licence", "file", "after", "lastError")
+_FLAGS = ("passing", "verified", "more")
+_LONGEST_TEXT = 4096
+_TOO_LARGE = 2**63
+"""The API has numbers of 64 bits."""
+
+
+def understood(document: Any) -> dict[str, Any] | None:
+    """What a download says, in its message or of its progress: only what makes sense. None when nothing can.
+
+    Anybody who may make Pods can say anything, and a status with a number where a text belongs is never taken.
+    """
+    if not isinstance(document, dict):
+        return None
+    found: dict[str, Any] = {name: document[name] for name in _NUMBERS if _is_number(document.get(name))}
+    found |= {name: document[name][:_LONGEST_TEXT] for name in _TEXTS if isinstance(document.get(name), str)}
+    found |= {name: document[name] for name in _FLAGS if isinstance(document.get(name), bool)}
+    figures = from_document(document.get("figures"))
+    if figures is not None:
+        found["figures"] = to_document(figures)
+    if isinstance(document.get("found"), list):
+        found["found"] = document["found"]  # each of them is looked at by whoever takes it in
+    if isinstance(document.get("retries"), dict):
+        found["retries"] = {name: count for name, count in document["retries"].items() if _is_number(count)}
+    seconds = document.get("seconds")
+    if isinstance(seconds, int | float) and 0 <= seconds < _TOO_LARGE:
+        found["seconds"] = float(seconds)
+    if "reason" in found and found["reason"] not in set(DownloadReason):
+        found["reason"] = DownloadReason.INTERNAL_ERROR.value
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _TOO_LARGE

@@ -59,9 +59,8 @@ def own_failure(pod: Pod) -> tuple[Reason | DownloadReason, str, bool] | None:
     message = _end(pod)
     if message is None or message.get("result") != "Failed":
         return None
-    reason, words = str(message.get("reason")), str(message.get("message"))
-    if reason not in set(DownloadReason):
-        return DownloadReason.INTERNAL_ERROR, words, False
+    reason = message.get("reason", DownloadReason.INTERNAL_ERROR.value)
+    words = message.get("message") or "the download ended without a message"
     if reason == DownloadReason.LIMIT_EXCEEDED:
         advice = "a Pod's own volume holds no more: create a ModelCache named default, or name one in source.cache"
         return Reason.CACHE_REQUIRED, f"{words}. That is what {advice}", True
