@@ -235,6 +235,8 @@ def _of_pods(
     if message is not None and message["result"] == "Failed":
         words = shown(message.get("message", "")) or _WORDLESS
         return message.get("reason", DownloadReason.INTERNAL_ERROR.value), f"{words}. It is tried again", False, None
+    if ended is not None and ended.exit_code == 0:
+        return Reason.DOWNLOADING, "everything is there, and is about to be recorded", False, None
     if waits := unschedulable([pod]):
         return Reason.UNSCHEDULABLE, waits, False, None
     failure = diagnose(pod, float("inf"), policy, now)

@@ -211,7 +211,7 @@ def test_late_news_does_not_raise_a_node_that_is_gone(store: Store) -> None:
     assert store.gather(KEY).nodes == ()
 
 
-# ---- any order --------------------------------------------------------------------------------------------------------
+# ---- any order ------------------------------------------------------------------------------------------------------
 
 _SPECS = st.sampled_from(
     [
