@@ -38,7 +38,7 @@ class Hub:
 
     def __init__(self, port: int, size: int, files: int) -> None:
         self.port, self.url, self.size = port, f"http://127.0.0.1:{port}", size
-        self.names = [f"model-{number}.safetensors" for number in range(files)]
+        self.names = [f"model-{number}.bin" for number in range(files)]
 
     def file_url(self, name: str) -> str:
         """Where a file is served."""
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers one request."""
-        found = re.search(r"/resolve/\w+/model-(\d+)\.safetensors$", self.path)
+        found = re.search(r"/resolve/\w+/model-(\d+)\.bin$", self.path)
         if found and int(found[1]) < len(self.server.digests):
             self._file(int(found[1]))
         elif self.path.startswith(f"/api/models/{REPOSITORY}/"):
@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         size, digests = self.server.size, self.server.digests
         siblings = [
             {
-                "rfilename": f"model-{number}.safetensors",
+                "rfilename": f"model-{number}.bin",
                 "size": size,
                 "lfs": {"sha256": digest, "size": size, "pointerSize": 134},
             }

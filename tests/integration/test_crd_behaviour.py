@@ -123,22 +123,22 @@ def test_scale_cannot_leave_the_bounds_of_replicas(where: Cluster, namespace: st
 def test_kubectl_get_shows_where_a_model_is(where: Cluster, namespace: str, created: dict[str, Any]) -> None:
     _patch(where, namespace, {"status": STATUS}, "--subresource=status")
     head, row = _table(where, namespace)
-    assert head == ["NAME", "PHASE", "READY", "BACKEND", "GPUS", "QUEUE", "URL", "AGE"]
-    assert row[:-1] == ["example", "Ready", "2/2", "llamacpp", "1", ">10", "http://example.team.svc:80"]
+    assert head == ["NAME", "PHASE", "READY", "BACKEND", "GPUS", "PROGRESS", "QUEUE", "URL", "AGE"]
+    assert row[:-1] == ["example", "Ready", "2/2", "llamacpp", "1", "", ">10", "http://example.team.svc:80"]
 
 
 def test_kubectl_get_wide_says_why(where: Cluster, namespace: str, created: dict[str, Any]) -> None:
     _patch(where, namespace, {"status": STATUS}, "--subresource=status")
     head, row = _table(where, namespace, "-o", "wide")
-    assert head[8:] == ["REPLICAS", "RESTARTS", "MEMORY", "NODES", "REASON", "MESSAGE"]
-    assert row[8:] == ["1", "3", "24000", '["node-a","node-b"]', "BecauseReady", "message of Ready: with spaces"]
+    assert head[9:] == ["REPLICAS", "RESTARTS", "MEMORY", "NODES", "REASON", "MESSAGE"]
+    assert row[9:] == ["1", "3", "24000", '["node-a","node-b"]', "BecauseReady", "message of Ready: with spaces"]
 
 
 def test_kubectl_get_of_a_fresh_model_has_no_strange_cells(
     where: Cluster, namespace: str, created: dict[str, Any]
 ) -> None:
     _, row = _table(where, namespace, "-o", "wide")
-    assert [cell for cell in row if cell] == ["example", "Pending", "llamacpp", "1", row[7], "1"]
+    assert [cell for cell in row if cell] == ["example", "Pending", "llamacpp", "1", row[8], "1"]
 
 
 @pytest.mark.parametrize("name", ["models", "model", "mdl", "berth", "all"])
