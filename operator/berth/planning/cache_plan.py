@@ -296,7 +296,8 @@ class _Pass:
     def _wait(entry: Entry, reason: str, message: str) -> None:
         if entry["state"] == StoredState.FAILED:
             return  # what is wrong is worth more than what it waits for
-        entry |= {"state": StoredState.PENDING.value, "reason": str(reason), "message": message}
+        state = StoredState.REMOVING if entry["state"] == StoredState.REMOVING else StoredState.PENDING
+        entry |= {"state": state.value, "reason": str(reason), "message": message}
 
     def _refuse(self, entry: Entry, needed: int, allowed: int) -> None:
         words = (
