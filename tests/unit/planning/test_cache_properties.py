@@ -1,14 +1,13 @@
 """What holds of a ModelCache whatever people do, however downloads end and wherever the operator is cut off."""
 
 from datetime import timedelta
-from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from berth.api.model_cache import ModelCache
-from berth.planning.world import Apply, Plan
+from berth.planning.world import Plan
 from support.builders import GIB
 from support.cache_simulation import KILLED, LOST, OK, CacheSimulation, Source, jobs_in, option
 
