@@ -236,9 +236,7 @@ class _Standing:
     """Since when something is wrong."""
 
 
-def _of_pods(
-    entry: Entry, job: Child, seen: Seen, told: Mapping[str, Any], policy: Policy, now: datetime
-) -> _Standing:
+def _of_pods(entry: Entry, job: Child, seen: Seen, told: Mapping[str, Any], policy: Policy, now: datetime) -> _Standing:
     pods = pods_of(job, seen.pods)
     if told.get("bytesTotal") is not None:
         return _Standing(Reason.DOWNLOADING, progress_words(told))

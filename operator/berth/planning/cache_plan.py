@@ -122,7 +122,8 @@ class _Pass:
         self.worked_on = {label_of(job) for job in world.jobs} - {""}
         """Artifacts that have a Job. Another one waits until it is gone: its end might be told once more."""
         self.limit = int(quantity_value(spec.limit)) if spec.limit else None
-        entries = [dict(entry) for entry in world.subject.status.get("artifacts") or ()]
+        recorded = world.subject.status.get("artifacts") or ()
+        entries = [dict(entry) for entry in recorded if spec.adopt or not entry.get("adopted")]
         self.before = {entry["name"]: entry for entry in entries}
         self.wanted, self.served = wanted_artifacts(spec, world.models, entries, world.subject.created_at)
         self.active = frozenset(name for name, wanted in self.wanted.items() if wanted.active or wanted.absent)
