@@ -204,6 +204,16 @@ def test_what_was_found_is_forgotten_when_nobody_adopts_any_more() -> None:
     assert (cluster.entries, "discovery" in cluster.status) == ({}, False)
 
 
+def test_a_model_of_what_is_not_adopted_any_more_gets_a_download() -> None:
+    cluster = searching()
+    tell(cluster, page(llama()))
+    cluster.add_model()
+    cluster.settle()
+    cluster.edit(adopt=False)
+    cluster.settle()
+    assert (cluster.state(), list(cluster.volume.values())) == ("Present", [10 * GIB])
+
+
 def test_a_search_that_is_not_wanted_any_more_ends() -> None:
     cluster = searching()
     assert len(cluster.jobs()) == 1

@@ -221,7 +221,7 @@ def test_the_labels_that_find_the_pods_stay() -> None:
         assert made["spec"]["template"]["metadata"]["labels"] == made["metadata"]["labels"]
 
 
-_SCALARS = st.none() | st.booleans() | st.integers() | st.text("ab/", max_size=4)
+_SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text("ab/", max_size=4)
 _KEYS = st.sampled_from(
     [
         "name",
