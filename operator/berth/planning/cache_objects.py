@@ -231,22 +231,26 @@ def _other_programs(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if spec.get("automountServiceAccountToken"):
         yield "automountServiceAccountToken", "a download needs no rights in the cluster: remove it"
     for index, container in enumerate(spec.get("containers") or ()):
-        path = f"containers[{index}]"
-        if container.get("name") != names.PROVISIONER_CONTAINER:
-            yield f"{path}.name", f"Pods of a cache have one container: write {names.PROVISIONER_CONTAINER}"
-        for field in _PROGRAMS:
-            if field in container:
-                yield f"{path}.{field}", "Pods of a cache run Berth's own program: remove it"
-        if container.get("envFrom"):
-            yield f"{path}.envFrom", "may set what changes which program runs: name the variables in env"
-        for number, variable in enumerate(container.get("env") or ()):
-            if str(variable.get("name", "")).startswith(_NO_VARIABLES):
-                yield f"{path}.env[{number}].name", "would change which program runs: remove it"
-        for number, mount in enumerate(container.get("volumeMounts") or ()):
-            where = str(mount.get("mountPath", ""))
-            if not f"{where}/".startswith(_MOUNTS) or ".." in where.split("/"):
-                allowed = ", ".join(folder.rstrip("/") for folder in _MOUNTS)
-                yield f"{path}.volumeMounts[{number}].mountPath", f"could hide Berth's own program: use {allowed}"
+        for path, why in _in_container(container):
+            yield f"containers[{index}].{path}", why
+
+
+def _in_container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if container.get("name") != names.PROVISIONER_CONTAINER:
+        yield "name", f"Pods of a cache have one container: write {names.PROVISIONER_CONTAINER}"
+    for field in _PROGRAMS:
+        if field in container:
+            yield field, "Pods of a cache run Berth's own program: remove it"
+    if container.get("envFrom"):
+        yield "envFrom", "may set what changes which program runs: name the variables in env"
+    for number, variable in enumerate(container.get("env") or ()):
+        if str(variable.get("name", "")).startswith(_NO_VARIABLES):
+            yield f"env[{number}].name", "would change which program runs: remove it"
+    for number, mount in enumerate(container.get("volumeMounts") or ()):
+        where = str(mount.get("mountPath", ""))
+        if not f"{where}/".startswith(_MOUNTS) or ".." in where.split("/"):
+            allowed = ", ".join(folder.rstrip("/") for folder in _MOUNTS)
+            yield f"volumeMounts[{number}].mountPath", f"could hide Berth's own program: use {allowed}"
 
 
 def _owned(
