@@ -33,7 +33,7 @@ def cache(version: int, *entries: dict[str, Any], **status: Any) -> dict[str, An
     return builders.model_cache(version=version, status={"artifacts": list(entries), **status})
 
 
-# ---- a Model and its cache ------------------------------------------------------------------------------
+# ---- a Model and its cache ---------------------------------------------------------------------------------------
 
 
 def test_a_new_model_wakes_its_cache() -> None:
@@ -96,7 +96,7 @@ def test_a_cache_that_is_gone_wakes_its_models(store: Store) -> None:
     assert store.gather(MODEL).cache is None
 
 
-# ---- what a cache tells its Models ----------------------------------------------------------------------
+# ---- what a cache tells its Models --------------------------------------------------------------------------------
 
 
 def test_news_of_an_artifact_wakes_the_models_that_refer_to_it(store: Store) -> None:
@@ -127,7 +127,7 @@ def test_numbers_of_a_cache_wake_none_of_its_models(store: Store) -> None:
     assert store.observe(cache(2, usedBytes=5, phase="Provisioning")) == (KEY,)
 
 
-# ---- claims, Jobs, policies, Pods, nodes ----------------------------------------------------------------
+# ---- claims, Jobs, policies, Pods, nodes -----------------------------------------------------------------------------
 
 
 def test_the_claim_that_a_cache_uses_wakes_it_whoever_made_it(store: Store) -> None:
@@ -211,7 +211,7 @@ def test_late_news_does_not_raise_a_node_that_is_gone(store: Store) -> None:
     assert store.gather(KEY).nodes == ()
 
 
-# ---- any order ------------------------------------------------------------------------------------------
+# ---- any order ------------------------------------------------------------------------------------------------------
 
 _SPECS = st.sampled_from(
     [
