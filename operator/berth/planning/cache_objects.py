@@ -231,11 +231,11 @@ def _other_programs(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if spec.get("automountServiceAccountToken"):
         yield "automountServiceAccountToken", "a download needs no rights in the cluster: remove it"
     for index, container in enumerate(spec.get("containers") or ()):
-        for path, why in _in_container(container):
+        for path, why in _other_program(container):
             yield f"containers[{index}].{path}", why
 
 
-def _in_container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _other_program(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if container.get("name") != names.PROVISIONER_CONTAINER:
         yield "name", f"Pods of a cache have one container: write {names.PROVISIONER_CONTAINER}"
     for field in _PROGRAMS:
