@@ -22,6 +22,7 @@ from localcluster.errors import ClusterError
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = "demo"
 OPERATOR = ("--namespace", "berth-system")
+MODEL_FILE = "qwen2.5-0.5b-instruct-q4_k_m.gguf"
 QUESTION = "What does a model lifecycle manager do?"
 
 
@@ -98,20 +99,18 @@ def operator_state(kubectl: Kubectl) -> str:
     )
 
 
-def prepare_weights(kubectl: Kubectl, folder: Path, local: bool) -> None:
-    """A tiny GGUF, made on the spot, onto the claim that the quickstart names."""
+def prepare_hub(kubectl: Kubectl, folder: Path, image: str) -> None:
+    """A stand-in for the hub in the cluster, so that the quickstart needs no network, and a ModelCache that asks it."""
     weights = folder / "tiny.gguf"
     tinymodel.write(weights)
-    say(f"made a tiny random model: {weights.stat().st_size // 1024} KiB of GGUF, put onto a claim by a Job")
-    made = kubectl(
-        "create", "configmap", "quickstart-weights", f"--from-file={weights}", "--dry-run=client", "-o", "yaml"
-    )
+    size = weights.stat().st_size // 1024
+    say(f"a stand-in for the hub: it gives away a tiny random model ({size} KiB) under the quickstart's name, slowly")
+    files = (f"--from-file={ROOT}/hack/standin_hub.py", f"--from-file={MODEL_FILE}={weights}")
+    made = kubectl("create", "configmap", "standin-hub", *files, "--dry-run=client", "-o", "yaml")
     kubectl("apply", "--server-side", "-f", "-", stdin=made)
-    manifest = (ROOT / "examples/quickstart-weights.yaml").read_text()
-    if local:
-        manifest = manifest.replace("image: busybox:1", "image: localhost/busybox:1")
+    manifest = (ROOT / "hack/standin-hub.yaml").read_text().replace(images.BERTH_IMAGE, image)
     kubectl("apply", "-f", "-", stdin=manifest)
-    kubectl("wait", "--for=condition=Complete", "job/quickstart-weights", "--timeout=120s")
+    kubectl("rollout", "status", "deployment/standin-hub", "--timeout=120s")
 
 
 def watch_phases(kubectl: Kubectl, seconds: float) -> None:
@@ -122,7 +121,7 @@ def watch_phases(kubectl: Kubectl, seconds: float) -> None:
         status = kubectl.model("quickstart")["status"]
         ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
         phase = status.get("phase", "")  # nobody has looked at it yet
-        line = f"{phase:<10} {ready.get('reason', ''):<18} {ready.get('message', '')}"
+        line = f"{phase:<12} {ready.get('reason', ''):<18} {ready.get('message', '')}"
         if line != shown:
             click.echo(f"    {time.monotonic() - began:5.1f} s  {line}")
             shown = line
@@ -186,12 +185,14 @@ def main(kubeconfig: Path | None, image: str | None, keep: bool) -> None:
         with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="berth-demo-") as folder:
             if kubeconfig is not None and image is not None:
                 kubectl = Kubectl("kubectl", kubeconfig)
-                demonstrate(kubectl, Path(folder), operator_manifests(image), local=False)
-                kubectl("delete", "-f", str(ROOT / "examples/quickstart.yaml"))
+                demonstrate(kubectl, Path(folder), operator_manifests(image), image)
+                kubectl(
+                    "delete", "-f", str(ROOT / "examples/quickstart.yaml"), "-f", str(ROOT / "hack/standin-hub.yaml")
+                )
                 say("Berth stays installed; to remove it: kubectl delete -f crds -f deploy")
             else:
                 kubectl, operator = local_cluster(stack, keep)
-                demonstrate(kubectl, Path(folder), operator, local=True)
+                demonstrate(kubectl, Path(folder), operator, images.BERTH_IMAGE)
     except (DemoError, ClusterError) as error:
         sys.exit(f"{click.style('demo failed:', fg='red', bold=True)} {error}")
     say(f"done in {time.monotonic() - began:.0f} s")
@@ -219,19 +220,19 @@ def local_cluster(stack: ExitStack, keep: bool) -> tuple[Kubectl, str]:
     )
 
 
-def demonstrate(kubectl: Kubectl, folder: Path, operator: str, local: bool) -> None:
+def demonstrate(kubectl: Kubectl, folder: Path, operator: str, image: str) -> None:
     """The story itself."""
     say("installing Berth: CRDs, rights, the operator's Deployment")
     try:
         install(kubectl, operator)
-        prepare_weights(kubectl, folder, local)
+        prepare_hub(kubectl, folder, image)
         say("kubectl apply -f examples/quickstart.yaml")
         kubectl("apply", "-f", str(ROOT / "examples/quickstart.yaml"))
         watch_phases(kubectl, 300)
     except DemoError as error:
         raise DemoError(f"{error}\n{operator_state(kubectl)}") from error
-    say("kubectl get models")
-    click.echo(kubectl("get", "models"))
+    say("kubectl get models,modelcaches")
+    click.echo(kubectl("get", "models,modelcaches"))
     say(f"asking: {QUESTION}")
     click.echo("    " + click.style(ask(kubectl), fg="green"))
     click.echo("    (a random model of half a megabyte: real tokens from a real llama-server, without any sense)")

@@ -46,6 +46,18 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def two_node_cluster() -> Iterator[Cluster]:
+    """A cluster like `cluster`, with a simulated node of 8 GPUs of another product beside the real one."""
+    from localcluster import api
+
+    name = f"{PREFIX}-two"
+    for made in _cluster(name, control_plane=False):
+        if not any(node["metadata"]["name"].startswith("simulated-") for node in made.list("node", None, "")):
+            api.add_nodes(name, 1)
+        yield made
+
+
+@pytest.fixture(scope="session")
 def crds_installed(control_plane: Cluster) -> Cluster:
     """The control plane, by another name for tests of the CRDs."""
     return control_plane

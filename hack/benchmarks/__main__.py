@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from benchmarks import reconcile
+from benchmarks import download, reconcile
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,7 +34,28 @@ def main() -> None:
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file.")
 def reconcile_command(models: int, singles: int, quiet: float, file: Path | None) -> None:
     """Models at once and one by one, and what a quiet cluster costs, beside a bare loop of the same writes."""
-    figures = asyncio.run(reconcile.run(models, singles, quiet))
+    _tell(asyncio.run(reconcile.run(models, singles, quiet)), file)
+
+
+@main.command("download")
+@click.option(
+    "--size-mib", default=1024, show_default=True, type=click.IntRange(1, 65536), help="Size of each of the files."
+)
+@click.option(
+    "--repetitions",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Runs of each; medians count.",
+)
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file.")
+def download_command(size_mib: int, repetitions: int, file: Path | None) -> None:
+    """Four files from a hub on loopback, beside curl and sha256sum; memory; and what a kill costs."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends like Ctrl-C does: what was written is removed
+    _tell(download.run(size_mib, repetitions), file)
+
+
+def _tell(figures: dict[str, Any], file: Path | None) -> None:
     text = json.dumps(figures, indent=2)
     if file is not None:
         file.write_text(text + "\n")

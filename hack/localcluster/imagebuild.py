@@ -32,8 +32,8 @@ _MOST_LAYERS = 200
 
 
 def key(base: str, root: Path = ROOT) -> str:
-    """Return a name for exactly this image: its base, its Dockerfile and every file that the Dockerfile may copy."""
-    digest = hashlib.sha256(f"{base}\n{platform.machine()}\n".encode())
+    """Return a name for exactly this image: its base, every file that makes it, and how it is built."""
+    digest = hashlib.sha256(f"{base}\n{platform.machine()}\n".encode() + Path(__file__).read_bytes())
     for path in inputs(root):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root)} {len(content)}\n".encode() + content)

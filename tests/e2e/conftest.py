@@ -13,12 +13,19 @@ from support.models import Served
 from support.operator_process import ROOT, OperatorProcess, grant
 
 LLAMA_IMAGE = "localhost/llama-server:11669"
+BERTH_IMAGE = "localhost/berth:dev"
 WEIGHTS = "quickstart-weights"
 
 
 @pytest.fixture(scope="session")
 def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A restricted namespace whose claim `quickstart-weights` has tiny.gguf, with an operator of little patience."""
+    """A restricted namespace whose claim `quickstart-weights` has tiny.gguf, with an operator of little patience.
+
+    Downloads run in the image that this checkout makes.
+    """
+    from localcluster import api, images
+
+    api.load_image(cluster.name, images.berth())
     namespace = f"t-{uuid.uuid4().hex[:8]}"
     folder = tmp_path_factory.mktemp("served")
     cluster.kubectl("create", "namespace", namespace)
@@ -30,7 +37,8 @@ def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         cluster,
         namespace,
         folder,
-        *("--image", f"llamacpp={LLAMA_IMAGE}"),
+        *("--image", f"llamacpp={LLAMA_IMAGE}", "--provisioner-image", BERTH_IMAGE),
+        *("--ephemeral-max", "2Mi", "--download-retry", "2"),
         *("--crash-budget", "2", "--image-pull-patience", "5", "--config-patience", "60", "--refusal-interval", "2"),
     )
     try:
@@ -41,11 +49,11 @@ def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def _put_weights(cluster: Cluster, namespace: str, folder: Path) -> None:
-    """As hack/demo does it: a tiny model in a ConfigMap, which a Job copies onto the claim."""
+    """A tiny model in a ConfigMap, which a Job copies onto the claim."""
     weights = folder / "tiny.gguf"
     tinymodel.write(weights)
     cluster.kubectl("-n", namespace, "create", "configmap", WEIGHTS, f"--from-file={weights}")
-    documents = list(yaml.safe_load_all((ROOT / "examples/quickstart-weights.yaml").read_text()))
+    documents = list(yaml.safe_load_all((ROOT / "tests/e2e/weights-on-a-claim.yaml").read_text()))
     for container in documents[1]["spec"]["template"]["spec"]["containers"]:
         container["image"] = "localhost/busybox:1"
     cluster.apply(*documents, namespace=namespace)

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import tinymodel
 from support.caches import cache, download_pods, entry, jobs, wait_for_state
 from support.kube import Cluster, eventually
 from support.misbehaving_server import MisbehavingServer
 from support.models import Served, conditions, patch, pods, wait_for_phase, wait_for_stall
-from support.servers import Phases, address, ask, llama
+from support.operator_process import ROOT
+from support.servers import BUSYBOX, Phases, address, ask, llama
 
 pytestmark = pytest.mark.cluster
 
@@ -91,6 +93,8 @@ def test_a_model_goes_from_provisioning_over_loading_to_ready_and_answers(
     assert stored["figures"]["architecture"] == "llama"
     assert stored["models"] == [name]
     eventually(lambda: not jobs(where, namespace, store), 20, "the Job is deleted once its end is recorded")
+    assert served.operator.metric("berth_downloads_total", result="Succeeded") >= 1
+    assert served.operator.metric("berth_download_bytes_total") >= len(weights)
 
 
 def test_a_second_model_with_the_same_artifact_downloads_nothing(
@@ -342,6 +346,37 @@ def test_models_that_are_on_a_volume_already_are_found_and_used_without_a_downlo
     wait_for_phase(where, namespace, name, "Ready", 60)
     where.kubectl("-n", namespace, "delete", "modelcache", store)
     assert where.get("pvc", "quickstart-weights", namespace) is not None
+
+
+def test_what_another_tool_downloaded_is_used_by_its_name_on_the_hub(
+    served: Served, name: str, store: str, hub: MisbehavingServer
+) -> None:
+    where, namespace = served.cluster, served.namespace
+    snapshot = f"hub/models--org--found/snapshots/{'b' * 40}"
+    script = f"mkdir -p /to/{snapshot} && cp /to/tiny.gguf /to/{snapshot}/found-q4_k_m.gguf"
+    where.apply(on_claim(f"tree-{store}", script), namespace=namespace)
+    where.kubectl("-n", namespace, "wait", "--for=condition=Complete", f"job/tree-{store}", "--timeout=60s")
+    where.kubectl("-n", namespace, "delete", "job", f"tree-{store}")
+    where.apply(cache(store, hub.url, storage={"claim": "quickstart-weights"}, adopt=True), namespace=namespace)
+    uri = f"hf://org/found@{'b' * 40}"
+    found = wait_for_state(where, namespace, store, uri, "Present")
+    eventually(lambda: entry(where, namespace, store, uri).get("proposedModel"), 30, "the proposal")
+    assert found["adopted"] is True
+    asked = len(hub.seen)
+    where.apply(on(store, name, "hf://org/found", files=["*Q4_K_M*", "*q4_k_m*"]), namespace=namespace)
+    wait_for_phase(where, namespace, name, "Ready", 60)
+    assert ask(address(where, namespace, name))
+    assert len(hub.seen) == asked, "nobody asked the hub"
+
+
+def on_claim(name: str, script: str) -> dict[str, object]:
+    """A Job that runs a script in busybox with the weights' claim at /to."""
+    documents = yaml.safe_load_all((ROOT / "tests/e2e/weights-on-a-claim.yaml").read_text())
+    job: dict[str, object] = next(document for document in documents if document["kind"] == "Job")
+    pod = job["spec"]["template"]["spec"]  # type: ignore[index]
+    pod["containers"][0] |= {"image": BUSYBOX, "command": ["sh", "-c", script]}
+    job["metadata"] = {"name": name}
+    return job
 
 
 def test_a_download_survives_the_operators_end(

@@ -1,5 +1,6 @@
 """The parts of hack/cluster that need no cluster."""
 
+import io
 import ipaddress
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from localcluster import (
     api,
@@ -200,6 +202,17 @@ class TestImages:
         (tmp_path / "l").symlink_to("d/f")
         assert {e.path: e.link for e in images.tree(tmp_path)} == {"d": None, "d/f": None, "l": "d/f"}
 
+    def test_an_image_is_known_by_its_configuration_in_both_layouts(self, tmp_path: Path) -> None:
+        digest = "a" * 64
+        for name in (f"{digest}.json", f"blobs/sha256/{digest}"):
+            content = json.dumps([{"Config": name, "RepoTags": ["one:1", "two:1"]}]).encode()
+            info = tarfile.TarInfo("manifest.json")
+            info.size = len(content)
+            with tarfile.open(tmp_path / "image.tar", "w") as tar:
+                tar.addfile(info, io.BytesIO(content))
+            found = images.configs(tmp_path / "image.tar")
+            assert found == {"one:1": f"sha256:{digest}", "two:1": f"sha256:{digest}"}
+
     @pytest.mark.parametrize("content", [b"", b"no archive"])
     def test_a_file_that_is_no_image_is_refused(self, tmp_path: Path, content: bytes) -> None:
         file = tmp_path / "image.tar"
@@ -346,6 +359,17 @@ class TestConfiguration:
         target = tmp_path / "kubeconfig"
         pki.write_kubeconfig(target, tmp_path / "pki", "admin", ranges.api_url, "berth")
         assert target.stat().st_mode & 0o777 == 0o600
+
+    def test_strict_clients_accept_the_certificates(self, tmp_path: Path) -> None:
+        pki.create(tmp_path, network.Ranges(0))
+        read = {
+            name: x509.load_pem_x509_certificate((tmp_path / f"{name}.crt").read_bytes()) for name in ("ca", "proxy")
+        }
+        own, issuer = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier
+        authority = read["ca"].extensions.get_extension_for_class(own).value.digest
+        for certificate in read.values():
+            assert certificate.extensions.get_extension_for_class(issuer).value.key_identifier == authority
+        assert read["ca"].extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
 
     def test_an_audit_log_is_written_only_when_asked_for(self, tmp_path: Path) -> None:
         programs = {name: Path("/b") / name for name in controlplane.COMPONENTS}

@@ -163,6 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         # What waits in buffers would count as sent: keep that small, so that losses can be measured.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         seen = Seen(path, self.path, dict(self.headers.items()), self.headers.get("Range"))
@@ -188,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def _send(self, seen: Seen, resource: Resource, fault: Fault) -> None:
         size = resource.size
@@ -224,6 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(length))
         self.end_headers()
         self.wfile.flush()
+        if self.command == "HEAD":
+            return
         self._body(seen, resource, fault, start, end)
         if fault.without_length or end - start < length:
             self.close_connection = True

@@ -3,7 +3,6 @@
 A subcommand imports what it needs when it runs: a download does not wait for the Kubernetes client.
 """
 
-import asyncio
 import logging
 import sys
 from pathlib import Path
@@ -141,18 +140,20 @@ def operator(
     log_level: str,
 ) -> None:
     """Reconcile Models into Deployments and Services."""
+    import asyncio
+
     from berth.cluster.connection import ConnectError
     from berth.cluster.errors import ApiError
     from berth.controllers.operator import Operator, OperatorSettings
     from berth.planning.policy import Policy
-    from berth.planning.render_settings import Peer, RenderSettings
+    from berth.planning.render_settings import PUBLISHED_IMAGE, Peer, RenderSettings
 
     _configure_logging(log_format, log_level)
     policy = Policy(
         render=RenderSettings(
             operator=Peer(lease_namespace, {"app.kubernetes.io/name": "berth"}),
             images=images,
-            **({"provisioner_image": provisioner_image} if provisioner_image else {}),
+            provisioner_image=provisioner_image or PUBLISHED_IMAGE,
             ephemeral_max=ephemeral_max,
             allow_unsafe_pod_template=allow_unsafe_pod_templates,
         ),
@@ -233,4 +234,5 @@ def _configure_logging(log_format: str, level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
         logging.getLogger("kopf").setLevel(logging.WARNING)
-        logging.getLogger("aiohttp").setLevel(logging.WARNING)
+        for library in ("aiohttp", "httpx2", "httpcore2"):  # every question to a download would be a line
+            logging.getLogger(library).setLevel(logging.WARNING)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -88,6 +89,9 @@ async def connect(
         connection_pool_maxsize=pool_size,
         client_session_kwargs={"trust_env": False},  # the default reads the environment on every request
     )
+    # Since Python 3.13 a certificate without an Authority Key Identifier is refused, and many clusters have such ones
+    # (kubernetes-client/python issue 2394). Whether a trusted authority signed it is checked as always.
+    configuration.disable_strict_ssl_verification = True
     try:
         configuration.refresh_api_key_hook = Login(await _load(configuration, kubeconfig, context))
         client = ApiClient(configuration=configuration)  # reads the certificates
@@ -166,7 +170,17 @@ async def credentials_for_kopf(client: ApiClient) -> kopf.ConnectionInfo:
     header = await authorization(client)
     scheme, _, token = (header or "").rpartition(" ")
     configuration = client.configuration
-    return kopf.ConnectionInfo(
+
+    class Connection(kopf.ConnectionInfo):
+        """With the same certificates as our own client."""
+
+        def as_ssl_context(self) -> ssl.SSLContext:
+            """The context, without the strictness that many clusters do not bear."""
+            context = super().as_ssl_context()
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            return context
+
+    return Connection(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,

@@ -248,6 +248,8 @@ def _of_pods(entry: Entry, job: Child, seen: Seen, told: Mapping[str, Any], poli
     if message is not None and message["result"] == "Failed":
         words = shown(message.get("message", "")) or _WORDLESS
         return _Standing(message.get("reason", DownloadReason.INTERNAL_ERROR.value), f"{words}. It is tried again")
+    if ended is not None and ended.exit_code == 0:
+        return _Standing(Reason.DOWNLOADING, "everything is there, and is about to be recorded")
     if waits := unschedulable([pod]):
         return _Standing(Reason.UNSCHEDULABLE, waits)
     failure = diagnose(pod, float("inf"), policy, now, _known(entry))

@@ -76,6 +76,8 @@ def _decide(world: CacheWorld, spec: ModelCacheSpec, now: datetime, policy: Poli
         *(_delete(job) for job in draft.ended if not job.deleting),
     )
     waits = [*draft.waits, *([changes.look_again] if changes.look_again is not None else [])]
+    if world.claim is None and changes.writes:
+        waits.append(0.0)  # what is written is known at once, and no watch tells it again
     plan = Plan(
         changes=writes,
         notes=tuple(draft.notes),

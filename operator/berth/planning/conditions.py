@@ -108,6 +108,8 @@ def _given_up(facts: Facts) -> Verdict | None:
     """Given up for this generation, for ever; or just now, because nobody answers and nobody is going to."""
     if facts.tripped is not None:
         reason, message = facts.tripped
+    elif facts.weights_awaited or facts.weights_failed:
+        return None  # what is wrong with servers that have other weights is over
     elif facts.failure is not None and facts.failure.final and not facts.ready and not facts.hopeful:
         reason, message = facts.failure.reason, facts.failure.message
     else:

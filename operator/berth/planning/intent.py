@@ -68,7 +68,7 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     ]
     if template is not None:
         # Only once the status says so: the Pods are the evidence, and a crash in between must not lose both.
-        number = 0 if given_up else replicas
+        number = 0 if given_up or _waits_for_nothing(provisioning, world, deployment) else replicas
         weights = _weights_note(spec, provisioning, deployment)
         children.append(
             render_deployment(
@@ -143,6 +143,13 @@ def keep_what_serves(
         return Provisioning(Way.CACHE, stored=Stored(**before["stored"]), shown=shown)
     except TypeError:
         return provisioning  # noted by a version of Berth that knew other fields
+
+
+def _waits_for_nothing(provisioning: Provisioning, world: ModelWorld, deployment: Mapping[str, Any] | None) -> bool:
+    """Whether the Pods download by themselves what a ModelCache is about to bring, and none of them answers."""
+    noted = _noted_weights(deployment)
+    own_downloads = noted is not None and not noted.get("stored")
+    return not provisioning.there and own_downloads and not any(pod.ready for pod in world.pods)
 
 
 def _noted_weights(deployment: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -77,9 +77,22 @@ def render_pod_template(
             template["spec"].setdefault("affinity", {}).update(beside_the_cache(located.cache))
     if located.download is not None:
         template["spec"]["initContainers"] = [_download(name, spec, located, settings)]
-    if not spec.pod_template:
+    wishes = spec.pod_template
+    if wishes and located.download is None:
+        wishes = _without_download(wishes)
+    if not wishes:
         return template
-    return merge_pod_template(template, spec.pod_template, allow_unsafe=settings.allow_unsafe_pod_template)
+    return merge_pod_template(template, wishes, allow_unsafe=settings.allow_unsafe_pod_template)
+
+
+def _without_download(partial: dict[str, Any]) -> dict[str, Any]:
+    """What a podTemplate says of the download has no meaning where a ModelCache brings the weights."""
+    pod = partial.get("spec") if isinstance(partial, dict) else None
+    containers = pod.get("initContainers") if isinstance(pod, dict) else None
+    if not isinstance(pod, dict) or not isinstance(containers, list):
+        return partial
+    others = [one for one in containers if not isinstance(one, dict) or one.get("name") != names.PROVISIONER_CONTAINER]
+    return {**partial, "spec": {**pod, "initContainers": others}}
 
 
 def beside_the_cache(cache: str) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from berth import __version__
 
+PUBLISHED_IMAGE = f"ghcr.io/berth/berth:{__version__}"
+"""Berth's own image of this version."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -28,7 +31,7 @@ class RenderSettings:
     """Image of each backend's servers by its name, where the pinned one is not wanted: a mirror, for example."""
     image_pull_secrets: tuple[str, ...] = ()
     """Secrets in the Models' namespaces for pulling server images."""
-    provisioner_image: str = f"ghcr.io/berth/berth:{__version__}"
+    provisioner_image: str = PUBLISHED_IMAGE
     """Berth's own image, in which downloads run."""
     ephemeral_max: str = "20Gi"
     """Most bytes that weights on a Pod's own volume may have; more needs a ModelCache."""

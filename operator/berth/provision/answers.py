@@ -23,6 +23,10 @@ class Origin:
     """Where a person accepts terms, for hubs that have them."""
     needs: str = "a token that may read it"
     """What to put into the Secret."""
+    secret: str = _SECRET
+    """The Secret and its keys, for messages."""
+    signed: bool = False
+    """Whether addresses were signed when they were listed, and run out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,18 @@ def shown_url(url: str) -> str:
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
-def refusal(status: int, headers: Mapping[str, str], origin: Origin, url: str) -> ProvisionError | None:
-    """The failure that the status means; None when it is an answer to go on with."""
+def refusal(
+    status: int, headers: Mapping[str, str], origin: Origin, url: str, detail: str = ""
+) -> ProvisionError | None:
+    """The failure that the status means; None when it is an answer to go on with.
+
+    `detail` is the start of the body, which is read where addresses are signed.
+    """
     where = shown_url(url)
     if status in (200, 206):
         return None
+    if origin.signed and status in (400, 401, 403) and "expired" in detail.lower():
+        return ProvisionError(Reason.SIGNATURE_EXPIRED, f"the signed address {where} ran out: the next run signs anew")
     if status in (408, 425, 429) or status >= 500:
         reason = Reason.TOO_MANY_REQUESTS if status == 429 else Reason.SERVER_ERROR
         return ProvisionError(reason, f"{where} answered {status}", retry_after=retry_after(headers))
@@ -60,7 +71,7 @@ def refusal(status: int, headers: Mapping[str, str], origin: Origin, url: str) -
     if status in (404, 410):
         if code == "RevisionNotFound":
             return ProvisionError(Reason.REVISION_NOT_FOUND, f"{origin.name} has no such revision")
-        hint = "" if origin.has_token else f", or it is private and {_SECRET} is missing"
+        hint = "" if origin.has_token else f", or it is private and {origin.secret} is missing"
         return ProvisionError(Reason.NOT_FOUND, f"{origin.name} does not exist: {where} answered {status}{hint}")
     return ProvisionError(Reason.REQUEST_REFUSED, f"{where} answered {status}")
 
@@ -69,19 +80,20 @@ def _denied(status: int, code: str, origin: Origin, where: str) -> ProvisionErro
     if code == "GatedRepo":
         terms = f"accept its terms on {origin.page}" if origin.page else "accept its terms"
         token = "with the account of the token in" if origin.has_token else "and put a token of that account into"
-        return ProvisionError(Reason.GATED, f"{origin.name} is gated: {terms} {token} {_SECRET}")
+        return ProvisionError(Reason.GATED, f"{origin.name} is gated: {terms} {token} {origin.secret}")
     if code == "RepoNotFound" and not origin.has_token:
         return ProvisionError(
             Reason.TOKEN_MISSING,
-            f"{origin.name} does not exist or is private: check the name, or put {origin.needs} into {_SECRET}",
+            f"{origin.name} does not exist or is private: check the name, or put {origin.needs} into {origin.secret}",
         )
     if origin.has_token:
+        held = "what is in" if origin.signed else "the token in"
         return ProvisionError(
             Reason.TOKEN_REFUSED,
-            f"{where} answered {status}: the token in {_SECRET} is wrong, expired or may not read {origin.name}",
+            f"{where} answered {status}: {held} {origin.secret} is wrong, expired or may not read {origin.name}",
         )
     return ProvisionError(
-        Reason.TOKEN_MISSING, f"{where} answered {status} without a token: put {origin.needs} into {_SECRET}"
+        Reason.TOKEN_MISSING, f"{where} answered {status} without a token: put {origin.needs} into {origin.secret}"
     )
 
 

@@ -42,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"Environment variable with the token (default {_TOKEN_OF_HUB} for hf://, else {_TOKEN_OF_OTHERS}).",
     )
-    parser.add_argument("--endpoint", help="Mirror of the hub or registry; for hf://, HF_ENDPOINT otherwise.")
+    parser.add_argument(
+        "--endpoint", help="Mirror of the hub or registry, or server of S3; HF_ENDPOINT or AWS_ENDPOINT_URL otherwise."
+    )
     parser.add_argument(
         "--ca-file",
         type=Path,
@@ -122,8 +124,9 @@ def settings_of(options: argparse.Namespace, token: str | None) -> ProvisionSett
     if not endpoint and options.uri.startswith("hf://"):
         endpoint = os.environ.get("HF_ENDPOINT") or None
     own = os.environ.get("SSL_CERT_FILE")
+    ca_files = (*options.ca_file, *([Path(own)] if own else []))
     return ProvisionSettings(
-        source=SourceSettings(token=token, endpoint=endpoint),
+        source=SourceSettings(token, endpoint, options.timeout, ca_files),
         transfer=TransferSettings(
             connections=options.connections,
             limit=options.limit,
@@ -131,7 +134,7 @@ def settings_of(options: argparse.Namespace, token: str | None) -> ProvisionSett
         ),
         timeout=options.timeout,
         lock_patience=options.lock_patience,
-        ca_files=(*options.ca_file, *([Path(own)] if own else [])),
+        ca_files=ca_files,
         wishes=tuple(options.wishes),
         link=options.link,
     )

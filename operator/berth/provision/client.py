@@ -13,6 +13,7 @@ from berth import __version__
 from berth.provision.answers import Origin, refusal, shown_url
 from berth.provision.errors import ProvisionError, Reason
 
+_LONGEST_DETAIL = 2048
 _LONGEST_LISTING = 64 * 1024 * 1024
 
 
@@ -48,10 +49,21 @@ def ask(client: httpx2.Client, url: str, headers: Mapping[str, str], origin: Ori
                 Reason.INSECURE_REDIRECT,
                 f"{shown_url(url)} leads to {shown_url(str(response.url))}, which is not encrypted",
             )
-        refused = refusal(response.status_code, response.headers, origin, str(response.url))
+        detail = _start(response) if origin.signed and response.status_code >= 400 else ""
+        refused = refusal(response.status_code, response.headers, origin, str(response.url), detail)
         if refused:
             raise refused
         yield response
+
+
+def _start(response: httpx2.Response) -> str:
+    """The start of a short body."""
+    start = b""
+    for chunk in response.iter_bytes():
+        start += chunk
+        if len(start) >= _LONGEST_DETAIL:
+            break
+    return start[:_LONGEST_DETAIL].decode("utf-8", "replace")
 
 
 def read_listing(

@@ -4,6 +4,7 @@ What cannot be understood is unknown and fails nothing; what cannot be reached f
 """
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -27,7 +28,9 @@ _FIRST_SAFETENSORS = 64 * 1024
 _GROWTH = 4
 """A header that turns out longer is asked for in steps of this factor: it is read anew each time."""
 _MOST_FILES = 512
-_AT_ONCE = 4
+_MOST_BYTES = 128 * 1024 * 1024
+"""Of all headers together. The largest models have some dozen MiB."""
+_AT_ONCE = 3
 
 log = logging.getLogger("berth.provision")
 
@@ -44,6 +47,8 @@ class Inspector:
         self._known_gguf = listing.known_gguf
         self._http, self._origin, self._persist = http, origin, persist
         self._found: dict[WeightsFormat, ModelFigures | None] = {}
+        self._reading = threading.Lock()
+        self._spent = 0
 
     def figures(self, weights: WeightsFormat) -> ModelFigures | None:
         """What the files of one format say; None when there are none, several models, or nothing that is clear."""
@@ -85,8 +90,11 @@ class Inspector:
         return figures_from_safetensors(headers, config, files=len(index.files) if index else None)
 
     def _safetensors_header(self, name: str) -> safetensors_metadata.SafetensorsHeader:
-        longest = safetensors_metadata.MAX_HEADER + 8
-        return self._header(name, _FIRST_SAFETENSORS, longest, lambda prefix: read_safetensors(bytes(prefix)))
+        def read(prefix: bytearray) -> safetensors_metadata.SafetensorsHeader | NeedMore:
+            with self._reading:  # needs a copy: one at a time is enough, and so is the memory
+                return read_safetensors(bytes(prefix))
+
+        return self._header(name, _FIRST_SAFETENSORS, safetensors_metadata.MAX_HEADER + 8, read)
 
     def _header(self, name: str, first: int, longest: int, read: Callable[[bytearray], Header | NeedMore]) -> Header:
         """A header, of which no more is fetched than it turns out to need, and some."""
@@ -114,7 +122,10 @@ class Inspector:
         before = -1
         while before < len(prefix) < wanted:  # a server may give less than is asked for, but not nothing
             before = len(prefix)
+            if self._spent + wanted - before > _MOST_BYTES:
+                raise UnreadableModelError(f"all headers together have more than {_MOST_BYTES >> 20} MiB")
             self._persist(lambda: _fetch(self._http, file, self._origin, prefix, wanted))
+            self._spent += max(0, len(prefix) - before)
 
 
 def _fetch(http: httpx2.Client, file: RemoteFile, origin: Origin, prefix: bytearray, size: int) -> None:

@@ -1,8 +1,9 @@
 """One file on its way: what has arrived is in `<name>.partial`, and a journal beside it says which parts.
 
 A part is a fixed length of the file that one connection fetches. Every write is followed by its counter in the journal,
-so a killed process loses the piece between the two, at most 64 KiB for each connection. Counters of a machine that went
-down may be ahead of its disk: after a reboot, or on another node, only what was flushed counts.
+so a killed process loses only what was read and not yet written, at most twice `MOST_UNWRITTEN` over all connections.
+Counters of a machine that went down may be ahead of its disk: after a reboot, or on another node, only what was flushed
+counts.
 """
 
 import json
@@ -14,6 +15,10 @@ from berth.provision import paths
 from berth.provision.volume import Volume, volume_errors
 
 PART = 32 * 1024 * 1024
+MOST_UNWRITTEN = 384 * 1024
+"""Most bytes of a read, over all connections together. A kill loses up to two reads of each: one that is being stored
+and one in the HTTP library.
+"""
 _HEADER = 512
 _COUNTERS = struct.Struct("<QQ")
 _WRITTEN = struct.Struct("<Q")

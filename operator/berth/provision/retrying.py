@@ -20,11 +20,12 @@ class RetryPolicy:
 
 
 _TRIES_OF: Mapping[Reason, int] = {
+    Reason.SIGNATURE_EXPIRED: 1,
     Reason.UNEXPECTED_CONTENT: 3,
     Reason.CHECKSUM_MISMATCH: 2,
     Reason.SIZE_MISMATCH: 2,
 }
-"""Tries for what seldom gets better. A wrong digest or length is fetched anew once."""
+"""Tries for what seldom gets better within a run. A wrong digest or length is fetched anew once."""
 
 
 def wait_before_retry(failure: ProvisionError, failures: int, policy: RetryPolicy, chance: float) -> float | None:

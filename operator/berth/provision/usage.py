@@ -28,7 +28,7 @@ def _bytes_of(name: str, folder: int) -> int:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return 0
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(found.st_mode) or name.endswith(paths.STATE):
         return 0
     return min(found.st_size, found.st_blocks * _BLOCK) if name.endswith(paths.PARTIAL) else found.st_size
 

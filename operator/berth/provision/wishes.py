@@ -11,7 +11,6 @@ from berth.planning.model_figures import ModelFigures, WeightsFormat
 from berth.provision import choosing
 from berth.provision.errors import ProvisionError, Reason
 
-_SAFETENSORS_SERVERS = (BackendName.VLLM, BackendName.SGLANG, BackendName.TGI)
 _SHOWN = 3
 
 
@@ -151,20 +150,18 @@ def _by_names(offer: Offer, wish: Wish) -> str | None:
         return None
     if wish.backend in (BackendName.LLAMACPP, BackendName.OLLAMA):
         return _for_llamacpp(names, models)
-    loads_gguf = wish.own_image or wish.backend is BackendName.SGLANG
-    if choosing.has_safetensors(names) or choosing.has_pickle(names) or (models and loads_gguf) or wish.own_image:
+    loads_gguf = wish.backend is BackendName.SGLANG
+    if wish.own_image or choosing.has_safetensors(names) or choosing.has_pickle(names) or (models and loads_gguf):
         return None
     if models:
         return (
             f"these files are GGUF, and backend {wish.backend} loads safetensors: use backend llamacpp, "
             "or the safetensors of the model"
         )
-    if wish.backend in _SAFETENSORS_SERVERS:
-        return (
-            f"there are no safetensors files, and backend {wish.backend} loads them: "
-            "check source.files, or choose another source"
-        )
-    return None
+    return (
+        f"there are no safetensors files, and backend {wish.backend} loads them: "
+        "check source.files, or choose another source"
+    )
 
 
 def _for_llamacpp(names: Sequence[str], models: Sequence[choosing.GgufModel]) -> str | None:

@@ -219,6 +219,22 @@ class TestRoom:
         run = downloads.run("hf://org/repo", "--limit", str(2 * len(CONTENT) - 1))
         assert (run.code, run.message["reason"]) == (FINAL, "LimitExceeded")
         assert len(hub.seen) == 1
+        total = 2 * len(CONTENT)
+        assert (run.message["bytesTotal"], run.message["bytesMissing"], run.message["bytesPresent"]) == (
+            total,
+            total,
+            0,
+        )
+
+    def test_what_is_there_already_is_not_missing(self, hub: MisbehavingServer, downloads: Downloads) -> None:
+        hub.put_repository("org/repo", {"a.bin": CONTENT})
+        assert downloads.run("hf://org/repo").code == DONE
+        hub.put_repository("org/repo", {"a.bin": CONTENT, "b.bin": CONTENT}, commit="b" * 40, revisions=["v2"])
+        run = downloads.run("hf://org/repo@v2", "--limit", str(len(CONTENT)))
+        size = len(CONTENT)
+        assert run.message["reason"] == "LimitExceeded"
+        assert (run.message["bytesTotal"], run.message["bytesMissing"]) == (2 * size, size)
+        assert (run.message["bytesPresent"], run.message["filesDone"], run.message["filesTotal"]) == (size, 1, 2)
 
     def test_free_space_is_checked_before_the_first_byte(self, server: MisbehavingServer, downloads: Downloads) -> None:
         huge = downloads.folder / "huge"
@@ -228,6 +244,8 @@ class TestRoom:
         run = downloads.run(f"{server.url}/huge.bin", "--sha256", SHA256)
         assert (run.code, run.message["reason"]) == (FINAL, "NoSpace")
         assert "8.0 TiB" in run.message["message"]
+        assert run.message["bytesTotal"] == run.message["bytesMissing"] == 1 << 43
+        assert 0 < run.message["volumeFree"] < 1 << 43
         assert server.sent("/huge.bin") <= 1
         assert downloads.leftovers() == [".berth/resolution.json"]
 
@@ -244,6 +262,8 @@ class TestRoom:
         run = downloads.result(process.returncode)
         assert (run.code, run.message["reason"]) == (FINAL, "NoSpace")
         assert (downloads.destination / "w.bin.partial").stat().st_size == 1_000_000
+        assert (run.message["bytesTotal"], run.message["bytesPresent"]) == (len(CONTENT), 1_000_000)
+        assert 0 <= run.message["bytesMissing"] - (len(CONTENT) - 1_000_000) < 1 << 16
         assert downloads.run(f"{server.url}/w.bin", "--sha256", SHA256).code == DONE
         assert server.requests("/w.bin")[-1].range == f"bytes=1000000-{len(CONTENT) - 1}"
 

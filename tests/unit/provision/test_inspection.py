@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from downloading import Downloads
-from tiny_models import CONFIG, gguf, safetensors, sharded
+from tiny_models import CONFIG, gguf, safetensors, sharded, split_gguf
 
 from berth.planning.figures_document import from_document
 from berth.provision.__main__ import DONE, FINAL, PASSING
@@ -53,14 +53,13 @@ class TestFigures:
     def test_of_a_split_model_are_those_of_all_parts(
         self, hub: MisbehavingServer, downloads: Downloads, tmp_path: Path
     ) -> None:
-        names = [f"big-{number:05}-of-00002.gguf" for number in (1, 2)]
-        parts = [gguf(tmp_path), gguf(tmp_path)]
-        hub.put_repository("org/repo", dict(zip(names, parts, strict=True)))
+        parts = split_gguf(tmp_path / "parts")
+        hub.put_repository("org/repo", parts)
         run = downloads.run("hf://org/repo", *LLAMACPP)
         assert run.code == DONE, run.log
-        assert run.message["file"] == names[0]
-        assert all(hub.requests(f"/org/repo/resolve/{COMMIT}/{name}") for name in names)
-        assert run.message["figures"]["unknowns"][0]["what"] == "weights"  # they do not say that they are parts
+        assert run.message["file"] == "big-00001-of-00003.gguf"
+        assert run.message["figures"]["parameters"] == 5 * 8 * 64
+        assert "unknowns" not in run.message["figures"]
 
     def test_of_safetensors_in_many_files(self, hub: MisbehavingServer, downloads: Downloads) -> None:
         hub.put_repository("org/repo", sharded(3))

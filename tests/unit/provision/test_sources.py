@@ -328,7 +328,8 @@ class TestClaim:
 @pytest.mark.parametrize(
     "request_",
     [
-        Request("s3://bucket/x"),
+        Request("s3://bucket/x", sha256=SHA256),
+        Request("ollama://tiny", include=("*",)),
         Request("oci://image"),
         Request("ftp://host/x"),
         Request("hf://org/repo", sha256=SHA256),

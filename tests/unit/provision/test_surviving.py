@@ -1,20 +1,24 @@
 """What is kept across kills, restarts, reboots and other writers, and how much memory it takes."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import random
 import re
 import signal
+import struct
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from downloading import Downloads, wait_for
+from tiny_models import safetensors
 
 from berth.provision.__main__ import DONE, TERMINATED
-from berth.provision.partial import Partial
+from berth.provision.partial import MOST_UNWRITTEN, Partial
+from berth.provision.transfer import read_size
 from berth.provision.volume import Volume
 from support.misbehaving_server import Fault, MisbehavingServer
 
@@ -53,6 +57,27 @@ class TestKilled:
         assert downloads.leftovers() == []
         manifest = json.loads((downloads.destination / "manifest.json").read_text())
         assert manifest["verified"] is True
+
+    def test_what_is_in_memory_only_is_bounded(
+        self, server: MisbehavingServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Reads are larger than the 64 KiB that the HTTP library takes by itself, for speed, but not without limit."""
+        source = downloads.folder / "source"
+        source.write_bytes(LARGE)
+        server.put("/w.bin", source)
+        sizes, write = [], Partial.write
+
+        def recorded(self: Partial, offset: int, data: bytes) -> None:
+            sizes.append(len(data))
+            write(self, offset, data)
+
+        monkeypatch.setattr(Partial, "write", recorded)
+        assert downloads.run(f"{server.url}/w.bin", "--sha256", LARGE_SHA256).code == DONE
+        assert 64 * 1024 < max(sizes) <= MOST_UNWRITTEN / 4
+
+    @pytest.mark.parametrize("connections", [1, 4, 16, 64])
+    def test_all_connections_together_lose_little(self, connections: int) -> None:
+        assert read_size(connections, plain=True) * connections <= MOST_UNWRITTEN
 
     def test_finished_files_are_neither_fetched_nor_read_again(
         self, hub: MisbehavingServer, downloads: Downloads
@@ -110,6 +135,43 @@ def _settled(server: MisbehavingServer) -> bool:
     before = server.sent("/w.bin")
     time.sleep(0.2)
     return server.sent("/w.bin") == before
+
+
+class TestClock:
+    @pytest.mark.parametrize(
+        "step", [-10 * 365 * 86400, pytest.param(10 * 365 * 86400, marks=pytest.mark.slow)], ids=["back", "forth"]
+    )
+    def test_a_clock_that_jumps_while_files_come_changes_nothing(
+        self, server: MisbehavingServer, downloads: Downloads, step: int
+    ) -> None:
+        """Neither waits nor time-outs nor speeds depend on it, and a wait for the server is as long as it says."""
+        library = importlib.util.find_spec("libfaketime")
+        if library is None or library.origin is None:
+            pytest.skip("libfaketime is not made for this machine")
+        offset = downloads.folder / "offset"
+        offset.write_text("+0")
+        preload = Path(library.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
+        env = {
+            "LD_PRELOAD": str(preload),
+            "FAKETIME_TIMESTAMP_FILE": str(offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        busy = Fault(status=429, headers={"Retry-After": "1"})
+        server.put("/w.bin", CONTENT, rate=3 * MIB, faults=[Fault(), Fault(cut_after=MIB), busy])
+        arguments = (f"{server.url}/w.bin", "--sha256", SHA256, "--timeout", "5", "--log-level", "info")
+        begun = time.monotonic()
+        process = downloads.start(*arguments, env=env)
+        wait_for(lambda: len(server.requests("/w.bin")) >= 3, "the answer that asks to wait")
+        offset.write_text(f"{step:+d}")
+        log = process.communicate(timeout=30)[1].decode()
+        assert process.returncode == DONE, log
+        assert (downloads.destination / "w.bin").read_bytes() == CONTENT
+        run = downloads.result(process.returncode)
+        assert 1 <= run.message["seconds"] <= time.monotonic() - begun
+        assert run.message["retries"] == {"ConnectionCut": 1, "TooManyRequests": 1}
+        year = int(json.loads((downloads.destination / "manifest.json").read_text())["createdAt"][:4])
+        assert abs(year - time.gmtime().tm_year) >= 9, "the clock did not jump"
 
 
 class TestFoundOnTheVolume:
@@ -247,6 +309,20 @@ class TestTwoWriters:
         assert run.message["passing"] is True
 
 
+def _peak_of(process: subprocess.Popen[bytes]) -> int:
+    """The most memory that a download takes until it ends well."""
+    peak = 0
+    while process.poll() is None:
+        # Not ru_maxrss: that begins with what the process that forked had.
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        peak = max(peak, int(found[1]) * 1024 if found else 0)
+        time.sleep(0.01)
+    log = process.communicate(timeout=10)[1].decode()
+    assert process.returncode == DONE, log
+    assert peak > 10 * MIB
+    return peak
+
+
 def _peak_memory(server: MisbehavingServer, downloads: Downloads, size: int) -> tuple[int, float]:
     source = downloads.folder / "source"
     with source.open("wb") as stream:
@@ -255,18 +331,10 @@ def _peak_memory(server: MisbehavingServer, downloads: Downloads, size: int) -> 
     for _ in range(size // MIB):
         zeros.update(block)
     server.put("/w.bin", source)
-    begun, peak = time.monotonic(), 0
-    process = downloads.start(f"{server.url}/w.bin", "--sha256", zeros.hexdigest(), "--connections", "8")
-    while process.poll() is None:
-        # Not ru_maxrss: that begins with what the process that forked had.
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-        peak = max(peak, int(found[1]) * 1024 if found else 0)
-        time.sleep(0.01)
-    process.communicate(timeout=10)
-    assert process.returncode == DONE
+    begun = time.monotonic()
+    peak = _peak_of(downloads.start(f"{server.url}/w.bin", "--sha256", zeros.hexdigest(), "--connections", "8"))
     assert (downloads.destination / "w.bin").stat().st_size == size
     (downloads.destination / "w.bin").unlink()
-    assert peak > 10 * MIB
     return peak, time.monotonic() - begun
 
 
@@ -279,4 +347,25 @@ def test_memory_does_not_grow_with_the_file(server: MisbehavingServer, downloads
 def test_five_gibibytes_within_200_mebibytes_of_memory(server: MisbehavingServer, downloads: Downloads) -> None:
     peak, seconds = _peak_memory(server, downloads, 5 << 30)
     print(f"peak {peak // MIB} MiB, {5 * 1024 / seconds:.0f} MiB/s")
+    assert peak < 200 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gguf", "safetensors"])
+def test_the_longest_headers_take_no_more_memory_than_files(
+    hub: MisbehavingServer, downloads: Downloads, kind: str
+) -> None:
+    """Whatever they claim: a vocabulary of four million words, thousands of tensors in every one of twenty files."""
+    if kind == "gguf":
+        word = (8).to_bytes(8, "little") + b"word1234"
+        key = b"tokenizer.ggml.tokens"
+        array = struct.pack("<IIQ", 9, 8, 3_900_000) + word * 3_900_000
+        header = b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, len(key)) + key + array
+        hub.put_repository("org/repo", {"vast.gguf": header})
+    else:
+        vast = safetensors(elements=0, tensors=240_000)
+        assert 15 * MIB < len(vast) < 16 * MIB
+        hub.put_repository("org/repo", {f"{number}.safetensors": vast for number in range(20)})
+    peak = _peak_of(downloads.start("hf://org/repo", "--for", '{"backend":"sglang","gpus":1}'))
+    print(f"peak {peak // MIB} MiB")
     assert peak < 200 * MIB

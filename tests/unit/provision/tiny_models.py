@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from gguf import GGUFWriter
+
 from support.gguf_models import Shape, write
 
 CONFIG: dict[str, Any] = {
@@ -21,6 +24,24 @@ CONFIG: dict[str, Any] = {
 def gguf(folder: Path, shape: Shape | None = None) -> bytes:
     """A whole GGUF file."""
     return write(folder / "tiny.gguf", shape or Shape()).read_bytes()
+
+
+def split_gguf(folder: Path) -> dict[str, bytes]:
+    """A model of five tensors in three files."""
+    folder.mkdir()
+    writer = GGUFWriter(str(folder / "big.gguf"), "llama", split_max_tensors=2)
+    writer.add_block_count(1)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_embedding_length(64)
+    writer.add_context_length(128)
+    for number in range(5):
+        writer.add_tensor(f"blk.0.{number}.weight", np.zeros((8, 64), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def safetensors(elements: int = 1000, tensors: int = 1, prefix: str = "t") -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import httpx2
@@ -17,6 +18,9 @@ class SourceSettings:
     token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
     """A mirror to ask instead of the public hub or registry."""
+    timeout: float = 60.0
+    ca_files: tuple[Path, ...] = ()
+    """What a source needs that does not ask through our client."""
 
     def headers(self) -> Mapping[str, str]:
         """The token as a header."""

@@ -6,6 +6,7 @@ from berth.provision.sources import Source, SourceSettings
 from berth.provision.sources.https import HttpsSource
 from berth.provision.sources.huggingface import HuggingFaceSource
 from berth.provision.sources.ollama import OllamaSource
+from berth.provision.sources.s3 import S3Source
 
 
 def source_for(request: Request, settings: SourceSettings) -> Source:
@@ -15,14 +16,18 @@ def source_for(request: Request, settings: SourceSettings) -> Source:
         raise ProvisionError(
             Reason.INVALID_SOURCE, "sha256 is for a single https:// file: hubs publish their own digests"
         )
-    if request.include and scheme != "hf":
-        raise ProvisionError(Reason.INVALID_SOURCE, f"include selects files of hf:// and pvc://, not of {scheme}://")
+    if request.include and scheme not in ("hf", "s3"):
+        raise ProvisionError(
+            Reason.INVALID_SOURCE, f"include selects files of hf://, s3:// and pvc://, not of {scheme}://"
+        )
     if scheme in ("https", "http"):
         return HttpsSource(request, settings)
     if scheme == "hf":
         return HuggingFaceSource(request, settings)
     if scheme == "ollama":
         return OllamaSource(request, settings)
+    if scheme == "s3":
+        return S3Source(request, settings)
     raise ProvisionError(
-        Reason.INVALID_SOURCE, f"{scheme}:// cannot be downloaded: use hf://, https://, ollama:// or pvc://"
+        Reason.INVALID_SOURCE, f"{scheme}:// cannot be downloaded: use hf://, https://, s3://, ollama:// or pvc://"
     )
