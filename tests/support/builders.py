@@ -227,7 +227,7 @@ def model_cache(
 
 def cached_spec(uri: str = URI, **changes: Any) -> Manifest:
     """The spec of a Model without GPUs whose weights are downloaded."""
-    return spec(source={"uri": uri}, **changes)
+    return spec(**{"source": {"uri": uri}, "gpus": {"count": 0}, **changes})
 
 
 def claim(

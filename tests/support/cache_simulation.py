@@ -15,7 +15,7 @@ from berth.planning.cache_plan import decide_cache
 from berth.planning.cache_world import CacheWorld
 from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
-from berth.planning.world import CLAIM, Apply, Delete, ModelWorld, Plan, format_time
+from berth.planning.world import CLAIM, Apply, Delete, ModelWorld, Plan, format_time, parse_time
 from support import builders
 
 Manifest = dict[str, Any]
@@ -195,7 +195,9 @@ class CacheSimulation:
         identity = builders.metadata(kind, name, 0, f"{name}-{self.born}", creationTimestamp=format_time(self.now))
         metadata = {**(stored["metadata"] if stored else identity), **manifest["metadata"]}
         body = {**manifest, "metadata": metadata}
-        if kind == CLAIM and stored is None:
+        if stored is not None and "status" in stored:
+            body["status"] = stored["status"]
+        elif kind == CLAIM:
             body["status"] = {"phase": "Pending"}
         self.keep(body, own=True)
 
@@ -241,6 +243,12 @@ class CacheSimulation:
         else:
             self._finish(job, pod["metadata"]["name"])
         return True
+
+    def run(self, steps: int = 3) -> None:
+        """All Jobs go on; three steps are a whole download."""
+        for _ in range(steps):
+            for job in self.jobs():
+                self.step(job)
 
     def _pod(self, job: Manifest, name: str, **more: Any) -> None:
         since = (builders.NOW - self.now).total_seconds()
@@ -326,6 +334,28 @@ class CacheSimulation:
         assert status is not None
         ready = next(one for one in status["conditions"] if one["type"] == "Ready")
         return status["phase"], ready["reason"]
+
+
+def bound(**spec: Any) -> CacheSimulation:
+    """A cluster whose volume is there, so that downloads may begin."""
+    cluster = CacheSimulation(**spec)
+    cluster.settle()
+    return cluster
+
+
+def failed(*ends: str, **spec: Any) -> CacheSimulation:
+    """A cluster in which the download that a Model wants has ended like this, one attempt after another."""
+    cluster = bound(**spec)
+    source = cluster.sources[builders.URI] = Source(ends=list(ends))
+    cluster.add_model()
+    while source.ends:
+        retry = parse_time(cluster.entries.get(builders.URI, {}).get("retryAt"))
+        cluster.now = max(cluster.now, retry or cluster.now)
+        cluster.reconcile()
+        cluster.run()
+        cluster.reconcile()
+        cluster.reconcile()
+    return cluster
 
 
 def arguments(job: Manifest) -> list[str]:

@@ -15,7 +15,7 @@ from berth.planning.cache_demand import Wanted
 from berth.planning.cache_space import used
 from berth.planning.cache_world import JobEnd, job_end, pods_of, read_message
 from berth.planning.download_reasons import DownloadReason
-from berth.planning.failures import diagnose, shown, unschedulable
+from berth.planning.failures import Known, diagnose, shown, unschedulable
 from berth.planning.policy import Policy
 from berth.planning.progress_words import number, progress_words, size
 from berth.planning.reasons import Reason
@@ -195,15 +195,17 @@ def _show_progress(step: Step, seen: Seen, job: Child, policy: Policy, now: date
     assert step.entry is not None
     step.running = True
     told = _latest_progress(job, seen)
-    reason, message, final, look_again = _of_pods(job, seen, told, policy, now)
-    step.look_again = look_again
+    standing = _of_pods(step.entry, job, seen, told, policy, now)
+    step.look_again = standing.look_again
     failed_before = step.entry["state"] == StoredState.FAILED and told.get("bytesTotal") is None
     if failed_before:
         return  # a new attempt that has not come further: what is wrong stays in sight
-    state = StoredState.FAILED if final else StoredState.DOWNLOADING
+    state = StoredState.FAILED if standing.final else StoredState.DOWNLOADING
     before = step.entry
-    _set(step, state, reason=reason, message=message)
+    _set(step, state, reason=standing.reason, message=standing.message)
     assert step.entry is not None
+    if standing.since is not None:
+        step.entry["failedAt"] = format_time(standing.since)
     if told:
         numbers = {"bytes": told.get("bytesTotal"), "revision": told.get("revision")}
         numbers |= {"filesTotal": told.get("filesTotal")}
@@ -220,31 +222,48 @@ def _latest_progress(job: Child, seen: Seen) -> Mapping[str, Any]:
     return {}
 
 
-def _of_pods(
-    job: Child, seen: Seen, told: Mapping[str, Any], policy: Policy, now: datetime
-) -> tuple[str, str, bool, float | None]:
-    """Reason, sentence, whether a person is needed, and seconds until that may change."""
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """How the Pods of a download stand."""
+
+    reason: str
+    message: str
+    final: bool = False
+    """Whether a person is needed."""
+    look_again: float | None = None
+    """Seconds until that may change by itself."""
+    since: datetime | None = None
+    """Since when something is wrong."""
+
+
+def _of_pods(entry: Entry, job: Child, seen: Seen, told: Mapping[str, Any], policy: Policy, now: datetime) -> _Standing:
     pods = pods_of(job, seen.pods)
     if told.get("bytesTotal") is not None:
-        return Reason.DOWNLOADING, progress_words(told), False, None
+        return _Standing(Reason.DOWNLOADING, progress_words(told))
     pod = pods[-1] if pods else None
     if pod is None:
-        return Reason.DOWNLOADING, "the Pod of the download is being created", False, None
+        return _Standing(Reason.DOWNLOADING, "the Pod of the download is being created")
     ended = pod.provisioner.terminated if pod.provisioner else None
     message = read_message(ended.message) if ended else None
     if message is not None and message["result"] == "Failed":
         words = shown(message.get("message", "")) or _WORDLESS
-        return message.get("reason", DownloadReason.INTERNAL_ERROR.value), f"{words}. It is tried again", False, None
+        return _Standing(message.get("reason", DownloadReason.INTERNAL_ERROR.value), f"{words}. It is tried again")
     if ended is not None and ended.exit_code == 0:
-        return Reason.DOWNLOADING, "everything is there, and is about to be recorded", False, None
+        return _Standing(Reason.DOWNLOADING, "everything is there, and is about to be recorded")
     if waits := unschedulable([pod]):
-        return Reason.UNSCHEDULABLE, waits, False, None
-    failure = diagnose(pod, float("inf"), policy, now)
+        return _Standing(Reason.UNSCHEDULABLE, waits)
+    failure = diagnose(pod, float("inf"), policy, now, _known(entry))
     if failure is not None:
-        return failure.reason, failure.message, failure.final, failure.look_again
+        return _Standing(failure.reason, failure.message, failure.final, failure.look_again, failure.at)
     if told.get("lastError"):
-        return Reason.DOWNLOADING, f"the source is asked again: {shown(str(told['lastError']))}", False, None
-    return Reason.DOWNLOADING, "the download is starting", False, None
+        return _Standing(Reason.DOWNLOADING, f"the source is asked again: {shown(told['lastError'])}")
+    return _Standing(Reason.DOWNLOADING, "the download is starting")
+
+
+def _known(entry: Entry) -> Known | None:
+    """What is known to be wrong already, and since when: there patience begins."""
+    since = _moment(entry.get("failedAt"))
+    return Known(str(entry.get("reason")), since) if since is not None else None
 
 
 # ---- removals ---------------------------------------------------------------------------------------------------
@@ -274,12 +293,18 @@ def _look_at_removal(step: Step, wanted: Wanted | None, seen: Seen, job: Child, 
 
 
 def due(entry: Mapping[str, Any], now: datetime) -> float:
-    """Seconds until it may be tried again; 0 when it may now, and when nobody can read the time that is recorded."""
+    """Seconds until it may be tried again; 0 when it may now."""
+    moment = _moment(entry.get("retryAt"))
+    return max(0.0, (moment - now).total_seconds()) if moment else 0.0
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A time that is recorded; None when there is none that anybody can read."""
     try:
-        moment = parse_time(entry.get("retryAt"))
-        return max(0.0, (moment - now).total_seconds()) if moment else 0.0
-    except (TypeError, ValueError):
-        return 0.0
+        moment = parse_time(text)
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None
 
 
 def label_of(job: Child) -> str:

@@ -52,14 +52,14 @@ def look_at_claim(cache: str, spec: ModelCacheSpec, claim: Child | None) -> Clai
         (status.get("capacity") or {}).get("storage", ""),
         bound=status.get("phase") == "Bound",
     )
-    problem = _problem(name, modes, status.get("phase", ""), deleting=claim.deleting)
+    problem = _problem(name, modes, status.get("phase", ""), deleting=claim.deleting, ours=spec.storage.claim is None)
     if problem is None:
         return facts
     final = problem[0] is not Reason.CREATING
     return ClaimFacts(name, facts.access_mode, facts.capacity, facts.bound, problem, final)
 
 
-def _problem(name: str, modes: list[str], phase: str, *, deleting: bool) -> tuple[Reason, str] | None:
+def _problem(name: str, modes: list[str], phase: str, *, deleting: bool, ours: bool) -> tuple[Reason, str] | None:
     if modes and not {"ReadWriteOnce", "ReadWriteMany"} & set(modes):
         return (
             Reason.ACCESS_MODE_UNSUPPORTED,
@@ -69,11 +69,12 @@ def _problem(name: str, modes: list[str], phase: str, *, deleting: bool) -> tupl
     if phase == "Lost":
         return Reason.CLAIM_LOST, f"the volume behind PersistentVolumeClaim {name} is gone: restore it"
     if deleting:
-        return Reason.CREATING, f"PersistentVolumeClaim {name} is being deleted, and is made anew afterwards"
+        then = "it is made anew afterwards" if ours else "create it again"
+        return Reason.CREATING, f"PersistentVolumeClaim {name} is being deleted: {then}"
     return None
 
 
 def _widest(modes: list[str]) -> str:
     if "ReadWriteMany" in modes:
         return "ReadWriteMany"
-    return modes[0] if modes else ""
+    return "ReadWriteOnce" if "ReadWriteOnce" in modes else next(iter(modes), "")

@@ -74,10 +74,9 @@ def discover(
 
 
 def _without_search(found: Found, world: CacheWorld) -> Found:
-    """What was found is forgotten when it is not to be adopted any more; the files stay."""
+    """The search is forgotten, as what it found is in cache_plan; the files stay."""
     found.discovery = None
     found.ended = [job for job in world.jobs if job.name.startswith("discover-")]
-    found.entries = {name: entry for name, entry in found.entries.items() if not entry.get("adopted")}
     return found
 
 

@@ -100,13 +100,15 @@ def _tripped(subject: Subject, provisioning: Provisioning) -> tuple[str, str] | 
 
     A failed download of a ModelCache is remembered there, and may be over by now.
     """
+    conditions = {condition["type"]: condition for condition in subject.status.get("conditions") or ()}
+    stalled, weights = conditions.get("Stalled", {}), conditions.get("Provisioned", {})
+    if stalled.get("status") != "True" or stalled.get("observedGeneration") != subject.generation:
+        return None
     own = provisioning.way is Way.EPHEMERAL
-    for condition in subject.status.get("conditions") or ():
-        stalled = condition["type"] == "Stalled" and condition["status"] == "True"
-        present = condition.get("observedGeneration") == subject.generation
-        if stalled and present and _breaks(condition["reason"], own=own):
-            return condition["reason"], condition["message"]
-    return None
+    of_cache = not own and weights.get("status") == "False" and weights["reason"] == stalled["reason"]
+    if of_cache or not _breaks(stalled["reason"], own=own):
+        return None
+    return stalled["reason"], stalled["message"]
 
 
 def _breaks(reason: str, *, own: bool) -> bool:

@@ -14,7 +14,7 @@ from berth.planning.artifacts import Artifact, artifact_of, found_for
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.figures_document import from_document
 from berth.planning.own_download import SHOWN, shown_download
-from berth.planning.reasons import BREAKER, Reason
+from berth.planning.reasons import Reason
 from berth.planning.weights import Stored
 from berth.planning.world import ModelWorld, Subject
 
@@ -127,8 +127,6 @@ def _not_there(cache: Subject, entry: Mapping[str, Any] | None, shown: Mapping[s
     state = entry["state"] if entry else None
     if entry is not None and state == StoredState.FAILED:
         reason, message = str(entry.get("reason")), str(entry.get("message"))
-        if reason in BREAKER:  # of the download's Pod: a Model would be given up, servers and all, for its own
-            reason, message = Reason.CACHE_FAILED, f"ModelCache {cache.name} cannot download: {message}"
         return Provisioning(Way.CACHE, failed=(reason, message), shown=shown)
     if cache.status.get("phase") == CachePhase.FAILED and not _is_about_artifacts(cache):
         words = f"ModelCache {cache.name} cannot be used: {_why(cache)}"
