@@ -352,18 +352,24 @@ def test_what_another_tool_downloaded_is_used_by_its_name_on_the_hub(
     served: Served, name: str, store: str, hub: MisbehavingServer
 ) -> None:
     where, namespace = served.cluster, served.namespace
-    snapshot = f"hub/models--org--found/snapshots/{'b' * 40}"
-    script = f"mkdir -p /to/{snapshot} && cp /to/tiny.gguf /to/{snapshot}/found-q4_k_m.gguf"
+    commit = "b" * 40
+    script = f"""set -e
+        mkdir -p /to/hub/models--org--found/blobs /to/hub/models--org--found/refs
+        mkdir -p /to/hub/models--org--found/snapshots/{commit}
+        cd /to/hub/models--org--found
+        cp /to/tiny.gguf blobs/1234
+        ln -sf ../../blobs/1234 snapshots/{commit}/found-q4_k_m.gguf
+        printf {commit} > refs/main"""
     where.apply(on_claim(f"tree-{store}", script), namespace=namespace)
     where.kubectl("-n", namespace, "wait", "--for=condition=Complete", f"job/tree-{store}", "--timeout=60s")
     where.kubectl("-n", namespace, "delete", "job", f"tree-{store}")
     where.apply(cache(store, hub.url, storage={"claim": "quickstart-weights"}, adopt=True), namespace=namespace)
-    uri = f"hf://org/found@{'b' * 40}"
+    uri = f"hf://org/found@{commit}"
     found = wait_for_state(where, namespace, store, uri, "Present")
     eventually(lambda: entry(where, namespace, store, uri).get("proposedModel"), 30, "the proposal")
     assert found["adopted"] is True
     asked = len(hub.seen)
-    where.apply(on(store, name, "hf://org/found", files=["*Q4_K_M*", "*q4_k_m*"]), namespace=namespace)
+    where.apply(on(store, name, "hf://org/found", files=["*q4_k_m*"]), namespace=namespace)
     wait_for_phase(where, namespace, name, "Ready", 60)
     assert ask(address(where, namespace, name))
     assert len(hub.seen) == asked, "nobody asked the hub"

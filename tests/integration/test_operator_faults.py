@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from berth.controllers.sweep import WATCHED
 from support.kube import Cluster, eventually
 from support.models import (
     custom,
@@ -20,11 +21,10 @@ from support.proxy_thread import ProxyThread
 
 pytestmark = pytest.mark.control_plane
 Proxied = Callable[..., tuple[OperatorProcess, ProxyThread]]
-KINDS_WATCHED = 6
 
 
 def _watching(proxy: ProxyThread) -> None:
-    eventually(lambda: proxy.do(lambda p: len(p.watches())) >= KINDS_WATCHED, 30, "a watch of every kind")
+    eventually(lambda: proxy.do(lambda p: len(p.watches())) >= len(WATCHED), 30, "a watch of every kind")
 
 
 def _still_sees(where: Cluster, namespace: str, operator: OperatorProcess, replicas: int) -> None:

@@ -142,3 +142,12 @@ def test_news_that_repeat_are_one_event_with_a_higher_count(served: Served, name
         wait_for_phase(where, namespace, name, "Pending")
     shown = where.kubectl("-n", namespace, "describe", "model", name).stdout
     assert "Stopped" in shown
+
+
+def test_rights_in_one_namespace_are_enough(where: Cluster, namespace: str, start_operator: Start) -> None:
+    where.kubectl("delete", "clusterrolebinding", f"berth-operator-nodes-{namespace}")
+    operator = start_operator()
+    where.apply(custom("a"), namespace=namespace)
+    wait_for_children(where, namespace, "a")
+    assert "Nodes may not be listed" in operator.log.read_text()
+    assert operator.metric("berth_watch_restarts_total") == 0

@@ -107,10 +107,10 @@ class Operator:
         recorder = EventRecorder(gateway, "berth-operator", settings.identity, clock)
         executor = Executor(gateway, store, recorder, self.metrics, clock, queue.add)
         workers = Workers(store, queue, executor, settings.policy, self.metrics, clock, settings.workers)
-        sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, settings.sweep_interval)
         poller = ProgressPoller(store, queue.add)
         logger.info("leading as %s", settings.identity)
-        await fill(store, gateway, settings.namespace)
+        kinds = await fill(store, gateway, settings.namespace)
+        sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, kinds, settings.sweep_interval)
         for key in store.all_keys():
             queue.add(key)
         gc.collect()
@@ -125,7 +125,7 @@ class Operator:
         tasks[0].add_done_callback(self._workers_ended)
         await workers.started.wait()  # their own tasks as well
         self._watches = Watches(
-            store, queue.add, lambda: credentials_for_kopf(client), self.metrics, settings.namespace
+            store, queue.add, lambda: credentials_for_kopf(client), self.metrics, kinds, settings.namespace
         )
         try:
             await self._watches.run(self.stop)

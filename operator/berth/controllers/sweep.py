@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from berth.cluster import resources
-from berth.cluster.errors import NotFoundError
+from berth.cluster.errors import ForbiddenError, NotFoundError
 from berth.cluster.gateway import Gateway
 from berth.cluster.resources import ResourceType
 from berth.controllers.metrics import Metrics
@@ -36,17 +36,31 @@ WATCHED: dict[str, tuple[ResourceType, str | None]] = {
 """What is watched, and by which label selector."""
 
 
-async def fill(store: Store, gateway: Gateway, namespace: str | None) -> None:
-    """Bring everything into the store. Nothing is planned before: a missing child would look like one to make.
+OPTIONAL = frozenset({"Node"})
+"""What Berth can do without: rights in one namespace do not reach to Nodes."""
 
-    Raises ApiError when a kind cannot be listed.
+
+async def fill(store: Store, gateway: Gateway, namespace: str | None) -> frozenset[str]:
+    """Bring everything into the store; returns the kinds that may be seen, and so watched.
+
+    Nothing is planned before: a missing child would look like one to make. Raises ApiError when a kind cannot be listed
+    that Berth cannot do without.
     """
+    seen = set()
     for kind, (resource, selector) in WATCHED.items():
         where = namespace if resource.namespaced else None
-        listed, _ = await gateway.list(resource, namespace=where, label_selector=selector)
+        try:
+            listed, _ = await gateway.list(resource, namespace=where, label_selector=selector)
+        except ForbiddenError:
+            if kind not in OPTIONAL:
+                raise
+            logger.warning("%ss may not be listed: which of them fit a Model is left to the scheduler", kind)
+            continue
+        seen.add(kind)
         for manifest in listed:
             manifest.setdefault("kind", kind)
             store.observe(manifest)
+    return frozenset(seen)
 
 
 class Sweeper:
@@ -59,11 +73,12 @@ class Sweeper:
         namespace: str | None,
         enqueue: Callable[[Key], None],
         metrics: Metrics,
+        kinds: frozenset[str],
         interval: float,
         settle: float = 5.0,
     ) -> None:
         """`interval` and `settle` in seconds; the watches get `settle` to deliver what they are about to."""
-        self._store, self._gateway, self._namespace = store, gateway, namespace
+        self._store, self._gateway, self._namespace, self._kinds = store, gateway, namespace, kinds
         self._enqueue, self._metrics = enqueue, metrics
         self._interval, self._settle = interval, settle
 
@@ -85,7 +100,7 @@ class Sweeper:
     async def sweep(self) -> int:
         """One comparison over all kinds; returns how many objects the watches had missed."""
         found = 0
-        for kind in WATCHED:
+        for kind in self._kinds:
             suspects = await self._suspects(kind)
             if suspects:
                 await asyncio.sleep(self._settle)

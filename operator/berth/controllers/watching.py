@@ -80,10 +80,12 @@ class Watches:
         enqueue: Callable[[Key], None],
         login: Login,
         metrics: Metrics,
+        kinds: frozenset[str],
         namespace: str | None = None,
     ) -> None:
+        """`kinds` are those that may be watched."""
         self._store, self._enqueue, self._login = store, enqueue, login
-        self._metrics, self._namespace = metrics, namespace
+        self._metrics, self._kinds, self._namespace = metrics, kinds, namespace
         self.alive = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -146,8 +148,8 @@ class Watches:
         async def _log_in(**_: Any) -> kopf.ConnectionInfo:
             return await login()
 
-        for kind, (resource, _) in WATCHED.items():
-            self._register(registry, kind, resource)
+        for kind in self._kinds:
+            self._register(registry, kind, WATCHED[kind][0])
         return registry
 
     def _register(self, registry: kopf.OperatorRegistry, kind: str, resource: ResourceType) -> None:
