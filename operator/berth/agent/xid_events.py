@@ -15,7 +15,7 @@ from berth.api.gpu_node import MOST_XIDS
 
 logger = logging.getLogger(__name__)
 
-_WAIT_MILLISECONDS = 500
+_WAIT_MILLISECONDS = 200
 """How long one call waits; stopping takes no longer."""
 
 
