@@ -11,23 +11,33 @@ UNDERSCORED = UID.replace("-", "_")
 ID = "0123456789abcdef" * 4
 STATIC = "8d4f7e1c2b3a49586776859403f2e1d0"
 
+SYSTEMD = "0::/kubepods.slice/kubepods"
+BURSTABLE = f"{SYSTEMD}-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice"
+BEST_EFFORT = f"{SYSTEMD}-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice"
+CGROUPFS = f"/kubepods/besteffort/pod{UID}/{ID}"
+KIND = f"0::/docker/{ID}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice"
+
 IN_A_POD = {
-    "version 2, systemd, containerd": f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/cri-containerd-{ID}.scope",
-    "version 2, systemd, guaranteed": f"0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/cri-containerd-{ID}.scope",
-    "version 2, systemd, cri-o": f"0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice/crio-{ID}.scope",
-    "version 2, a group below the container": f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/crio-{ID}.scope/container",
-    "version 2, cgroupfs": f"0::/kubepods/burstable/pod{UID}/{ID}",
+    "version 2, systemd, containerd": f"{BURSTABLE}/cri-containerd-{ID}.scope",
+    "version 2, systemd, guaranteed": f"{SYSTEMD}-pod{UNDERSCORED}.slice/cri-containerd-{ID}.scope",
+    "version 2, systemd, cri-o": f"{BEST_EFFORT}/crio-{ID}.scope",
+    "version 2, a group below the container": f"{BURSTABLE}/crio-{ID}.scope/container",
+    "version 2, cgroupfs": f"0::{CGROUPFS}",
     "version 2, cgroupfs, guaranteed": f"0::/kubepods/pod{UID}/{ID}",
-    "version 2, from within a container, systemd": f"0::/../../kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{ID}.scope",
-    "version 2, from within a container, cgroupfs": f"0::/../../pod{UID}/{ID}",
-    "version 1": f"12:pids:/kubepods/besteffort/pod{UID}/{ID}\n1:name=systemd:/kubepods/besteffort/pod{UID}/{ID}\n0::/",
-    "version 1, some controllers at the root": f"9:name=systemd:/\n5:devices:/\n4:memory:/kubepods/burstable/pod{UID}/{ID}\n0::/",
-    "version 1, docker and systemd": f"4:memory:/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/docker-{ID}.scope",
-    "a runtime without systemd under a kubelet with it": f"4:memory:/system.slice/containerd.service/kubepods-burstable-pod{UNDERSCORED}.slice:cri-containerd:{ID}",
-    "below another root": f"0::/berth-test-node/kubepods/besteffort/pod{UID}/{ID}",
-    "a node that is itself a container": f"0::/docker/{ID}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{ID}.scope",
-    "a cluster in a Pod: the outer one counts": f"0::/kubepods/burstable/pod{UID}/{ID}/kubepods/besteffort/pod{OTHER}/{ID}",
-}  # fmt: skip
+    "version 2, systemd, seen from a container": f"0::/../../kubepods-besteffort-pod{UNDERSCORED}.slice/crio-{ID}.scope",
+    "version 2, cgroupfs, seen from a container": f"0::/../../pod{UID}/{ID}",
+    "version 1": f"12:pids:{CGROUPFS}\n1:name=systemd:{CGROUPFS}\n0::/",
+    "version 1, some controllers at the root": f"9:name=systemd:/\n5:devices:/\n4:memory:{CGROUPFS}\n0::/",
+    "version 1, docker and systemd": f"{BURSTABLE}/docker-{ID}.scope".replace("0::", "4:memory:"),
+    "a runtime without systemd under a kubelet with it": (
+        f"4:memory:/system.slice/containerd.service/kubepods-burstable-pod{UNDERSCORED}.slice:cri-containerd:{ID}"
+    ),
+    "below another root": f"0::/berth-test-node{CGROUPFS}",
+    "a node that is itself a container": (
+        f"{KIND}/kubelet-kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{ID}.scope"
+    ),
+    "a cluster in a Pod: the outer one counts": f"0::{CGROUPFS}/kubepods/besteffort/pod{OTHER}/{ID}",
+}
 
 ON_THE_HOST = {
     "a service": "0::/system.slice/ollama.service",
@@ -101,9 +111,7 @@ def test_without_the_folder_the_only_pod_that_holds_the_gpu_is_meant() -> None:
     ],
     ids=["several Pods hold it", "no Pod holds it", "processes of several Pods are on it"],
 )
-def test_what_is_not_certain_is_left_open_but_for_the_uid(
-    cgroups: dict[int, str], holders: tuple[Holder, ...]
-) -> None:
+def test_what_is_not_certain_is_left_open_but_for_the_uid(cgroups: dict[int, str], holders: tuple[Holder, ...]) -> None:
     assert owners([one(*cgroups)], cgroups, {}, {"GPU-0": holders})["GPU-0", 7] == Owner(pod_uid=UID)
 
 

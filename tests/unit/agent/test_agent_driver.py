@@ -78,7 +78,9 @@ def test_memory_and_processes_are_read_anew_each_time(node: Node, driver: Driver
 
 
 def test_what_a_gpu_does_not_support_is_unknown_and_the_rest_is_read(node: Node, driver: Driver) -> None:
-    node.gpus = [Gpu("GPU-a", "NVIDIA GB10", memory=None, processes={7: None}, figures={"temperature": 40}, events=False)]
+    node.gpus = [
+        Gpu("GPU-a", "NVIDIA GB10", memory=None, processes={7: None}, figures={"temperature": 40}, events=False)
+    ]
     node.write()
     device = only(driver)
     assert device.memory is None, "it uses the node's memory"
