@@ -10,7 +10,7 @@ from berth.api.model_status import Condition, Timestamp
 MOST_DEVICES = 256
 """GPUs and MIG devices of one node: sixteen GPUs of seven slices are 128 entries."""
 
-MOST_PROCESSES = 32
+MOST_PROCESSES = 16
 """Processes listed for one GPU, the biggest first."""
 
 MOST_XIDS = 8
