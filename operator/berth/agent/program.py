@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from berth.agent.attribution import by_device, owners
-from berth.agent.driver import Driver
+from berth.agent.driver import Driver, DriverExchangedError
 from berth.agent.endpoints import Endpoints
 from berth.agent.metrics import Metrics
 from berth.agent.node_files import NodeFiles
@@ -101,12 +101,20 @@ class Agent:
     async def _look_for_ever(self, reporter: Reporter) -> None:
         while True:
             began = time.monotonic()
-            self._snapshot = await self._look()
-            self._looked_at = time.monotonic()
-            self._metrics.node.status = reporter.status(self._snapshot)
-            self._metrics.node.looked_at = time.time()
-            self._looked.set()
+            try:
+                await self._look_once(reporter)
+            except DriverExchangedError:
+                raise
+            except Exception:  # a driver may answer anything; when it goes on, the Pod is not Ready
+                logger.exception("a look failed")
             await asyncio.sleep(max(0.0, began + self.settings.interval - time.monotonic()))
+
+    async def _look_once(self, reporter: Reporter) -> None:
+        self._snapshot = await self._look()
+        self._metrics.node.status = reporter.status(self._snapshot)
+        self._metrics.node.looked_at = time.time()
+        self._looked_at = time.monotonic()
+        self._looked.set()
 
     async def _report_for_ever(self, reporter: Reporter) -> None:
         """Apart from looking, which must not wait for the API server; what was seen meanwhile is skipped."""

@@ -27,6 +27,9 @@ MIB = 2**20
 READY = "Ready"
 HOLDERS_KNOWN = "HoldersKnown"
 
+_NAMELESS = "lost-"
+"""Before the number of a GPU that was lost before anybody knew its uuid."""
+
 
 def timestamp(at: datetime) -> str:
     """A time as the API server writes it."""
@@ -60,21 +63,24 @@ def _seen_in_this_boot(snapshot: Snapshot, previous: GPUNodeStatus) -> Sequence[
     """The GPUs that the node has had since its last boot. MIG devices come and go as people cut their GPUs."""
     if snapshot.boot_id is None or snapshot.boot_id != previous.boot_id:
         return ()
-    return [gpu for gpu in previous.gpus or () if gpu.parent_uuid is None]
+    return [gpu for gpu in previous.gpus or () if gpu.parent_uuid is None and not gpu.uuid.startswith(_NAMELESS)]
 
 
 def _gpus(snapshot: Snapshot, before: Sequence[GPU]) -> Iterable[GPU]:
     if isinstance(snapshot.driver, DriverTrouble):
         return
+    there = {device.uuid for device in snapshot.driver.devices}
+    gone = [gpu for gpu in before if gpu.uuid not in there]
     for device in snapshot.driver.devices:
-        yield _gpu(device if device.uuid else _named(device, before), snapshot)
+        yield _gpu(device if device.uuid else _named(device, gone), snapshot)
 
 
-def _named(lost: Device, before: Sequence[GPU]) -> Device:
-    """A GPU that is lost, by the name that it had."""
-    known = next((gpu for gpu in before if gpu.index == lost.index), None)
+def _named(lost: Device, gone: list[GPU]) -> Device:
+    """A lost GPU, by the name of the one that is gone and had its number; no other one gets that name as well."""
+    known = next((gpu for gpu in gone if gpu.index == lost.index), None)
     if known is None:
-        return replace(lost, uuid=f"lost-{lost.index}", product="unknown")
+        return replace(lost, uuid=f"{_NAMELESS}{lost.index}", product="unknown")
+    gone.remove(known)
     return replace(lost, uuid=known.uuid, product=known.product, mig=known.mig)
 
 

@@ -164,7 +164,19 @@ def test_a_lost_gpu_that_the_driver_cannot_name_has_the_name_it_had() -> None:
     nameless = Device("", "", index=1, lost="GPU is lost")
     status = report(look(H100, nameless), report(look(H100, OTHER)))
     assert [gpu.uuid for gpu in status.gpus or ()] == ["GPU-a", "GPU-b"]
-    assert [gpu.uuid for gpu in report(look(H100, nameless)).gpus or ()] == ["GPU-a", "lost-1"], "or its number"
+    numbered = report(look(H100, nameless))
+    assert [gpu.uuid for gpu in numbered.gpus or ()] == ["GPU-a", "lost-1"], "or its number"
+    assert [gpu.uuid for gpu in report(look(H100, OTHER), numbered).gpus or ()] == ["GPU-a", "GPU-b"], (
+        "until it is back"
+    )
+
+
+def test_numbers_that_shift_give_no_two_gpus_one_name() -> None:
+    third = replace(H100, uuid="GPU-c", index=2)
+    before = report(look(H100, OTHER, third))
+    nameless = [Device("", "", index=number, lost="GPU is lost") for number in (2, 3)]
+    status = report(look(H100, replace(third, index=1), *nameless), before)
+    assert [gpu.uuid for gpu in status.gpus or ()] == ["GPU-a", "GPU-c", "lost-2", "lost-3", "GPU-b"]
 
 
 def test_while_the_driver_does_not_answer_the_gpus_are_known_and_unhealthy() -> None:
