@@ -46,7 +46,7 @@ def only(driver: Driver) -> Device:
 
 def test_everything_that_a_gpu_tells_is_read(node: Node, driver: Driver) -> None:
     node.gpus = [Gpu("GPU-a", memory=(81559, 2048, 614), processes={41: 1500, 42: 500}, xids=[])]
-    node.gpus[0].figures |= {"utilisation": 97, "temperature": 61, "power": 412345, "ecc": 2, "recovery": 0}
+    node.gpus[0].figures |= {"utilisation": 97, "temperature": 61, "power": 412345, "ecc": 2, "recovery": 4}
     node.write()
     found = read(driver)
     assert (found.version, found.cuda) == ("580.65.06", "13.0")
@@ -61,7 +61,7 @@ def test_everything_that_a_gpu_tells_is_read(node: Node, driver: Driver) -> None
             temperature=61,
             power_milliwatts=412345,
             ecc_errors=2,
-            recovery=0,
+            recovery=4,
             processes=(Process(41, 1500 * MIB), Process(42, 500 * MIB)),
         ),
     )
