@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from berth.api.base import API_VERSION, GROUP, VERSION, ApiType
+from berth.api.gpu_node import GPUNode
 from berth.api.model import Model
 from berth.api.model_cache import ModelCache
 from berth.api.schema import Schema, structural_schema
@@ -128,6 +129,27 @@ RESOURCES: tuple[Resource, ...] = (
                 "Message",
                 '.status.conditions[?(@.type=="Ready")].message',
                 "Why it is ready or not.",
+                wide=True,
+            ),
+        ),
+    ),
+    Resource(
+        GPUNode,
+        plural="gpunodes",
+        short_names=("gpu",),
+        scope="Cluster",
+        columns=(
+            Column("GPUs", ".status.summary.gpus", "Healthy GPUs, of all where some are not."),
+            Column("Memory", ".status.summary.memory", "Memory used, of all that the GPUs have."),
+            Column("Health", ".status.summary.health", "Healthy, or what is wrong."),
+            _AGE,
+            Column("Driver", ".status.driverVersion", "Version of the driver.", wide=True),
+            Column("CUDA", ".status.cudaVersion", "Newest CUDA version that it serves.", wide=True),
+            Column("Written", ".status.lastWrittenAt", "When the agent last wrote.", type="date", wide=True),
+            Column(
+                "Message",
+                '.status.conditions[?(@.type=="Ready")].message',
+                "Whether the driver answers, and what to do if not.",
                 wide=True,
             ),
         ),

@@ -6,6 +6,7 @@ A subcommand imports what it needs when it runs: a download does not wait for th
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -177,6 +178,61 @@ def operator(
         asyncio.run(Operator(settings).run())
     except (ApiError, ConnectError) as error:
         sys.exit(f"berth: the Kubernetes API cannot be used: {error}")
+
+
+@main.command()
+@click.option("--node", envvar="NODE_NAME", required=True, help="Name of the Node that this runs on.  [$NODE_NAME]")
+@click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Default: in-cluster.")
+@click.option(
+    "--library",
+    type=click.Path(path_type=Path),
+    envvar="BERTH_NVML_LIBRARY",
+    help="Path of libnvidia-ml.so.1 where the loader does not find it.",
+)
+@click.option(
+    "--pod-resources",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
+    show_default=True,
+    help="Socket on which kubelet says which Pod holds which GPU.",
+)
+@click.option(
+    "--proc", type=click.Path(path_type=Path), default=Path("/proc"), show_default=True, help="The node's /proc."
+)
+@click.option(
+    "--pod-logs",
+    type=click.Path(path_type=Path),
+    default=Path("/var/log/pods"),
+    show_default=True,
+    help="kubelet's folders of logs, whose names tell the Pods of processes.",
+)
+@click.option(
+    "--host",
+    default="0.0.0.0",  # noqa: S104 - probes and scrapers reach a Pod from outside
+    show_default=True,
+    help="Address of /healthz and /metrics.",
+)
+@click.option("--port", default=8080, show_default=True, help="Port of /healthz and /metrics; 0 takes a free one.")
+@click.option(
+    "--interval", default=2.0, show_default=True, type=click.FloatRange(min=0.05), help="Seconds between looks."
+)
+@click.option("--log-format", default="json", show_default=True, type=click.Choice(["json", "text"]))
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+def agent(log_format: str, log_level: str, **settings: Any) -> None:
+    """Report the GPUs of this node: memory, health, holders, processes."""
+    import asyncio
+
+    from berth.agent.driver import DriverExchangedError
+    from berth.agent.program import Agent, AgentSettings
+    from berth.cluster.connection import ConnectError
+
+    _configure_logging(log_format, log_level)
+    try:
+        asyncio.run(Agent(AgentSettings(**settings)).run())
+    except (ConnectError, DriverExchangedError) as error:
+        sys.exit(f"berth: {error}")
 
 
 @main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

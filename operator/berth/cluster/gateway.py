@@ -169,9 +169,11 @@ class Gateway:
             return False
         return True
 
-    async def get(self, resource: ResourceType, namespace: str | None, name: str) -> Json:
+    async def get(
+        self, resource: ResourceType, namespace: str | None, name: str, *, subresource: str | None = None
+    ) -> Json:
         """One object as it is stored now. Raises NotFoundError."""
-        path = resource.path(namespace, name)
+        path = resource.path(namespace, name, subresource)
         return await self._transport.send(Request("get", resource.plural, "GET", path))
 
     async def list(

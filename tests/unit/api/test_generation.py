@@ -48,6 +48,7 @@ def test_writing_makes_check_pass_and_removes_what_is_no_longer_generated(tmp_pa
     assert CliRunner().invoke(main, ["--root", str(tmp_path)]).exit_code == 0
     assert CliRunner().invoke(main, ["--check", "--root", str(tmp_path)]).exit_code == 0
     assert sorted(path.name for path in (tmp_path / "crds").iterdir()) == [
+        "gpunodes.berth.dev.yaml",
         "modelcaches.berth.dev.yaml",
         "models.berth.dev.yaml",
         "written-by-hand.yaml",
