@@ -75,10 +75,10 @@ class Cluster:
         text = "\n---\n".join(m if isinstance(m, str) else yaml.safe_dump(m) for m in manifests)
         self.kubectl(*(["-n", namespace] if namespace else []), "apply", "-f", "-", input=text)
 
-    def get(self, what: str, name: str, namespace: str) -> dict[str, Any] | None:
-        """The object, or None when there is none."""
+    def get(self, what: str, name: str, namespace: str = "") -> dict[str, Any] | None:
+        """The object, or None when there is none. Without a namespace: of a kind that has none."""
         if (resource := _RESOURCES.get(what)) is not None and (api := _api(self.kubeconfig)) is not None:
-            status, body = api.request("GET", resource.path(namespace, name))
+            status, body = api.request("GET", resource.path(namespace or None, name))
             if status in (200, 404):
                 return json.loads(body) if status == 200 else None
         done = self.kubectl("-n", namespace, "get", what, name, "-o", "json", "--ignore-not-found")

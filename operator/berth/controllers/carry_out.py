@@ -26,6 +26,7 @@ from berth.controllers.sweep import WATCHED
 from berth.planning import names
 from berth.planning.cache_world import CacheWorld
 from berth.planning.equality import differences
+from berth.planning.gpu_nodes import GpuNodeWorld
 from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
 from berth.planning.world import Apply, Delete, ModelWorld, Plan, Refusal
@@ -55,7 +56,7 @@ class Executor:
         self._gateway, self._store, self._recorder, self._metrics = gateway, store, recorder, metrics
         self._clock, self._enqueue = clock, enqueue
 
-    async def carry_out(self, key: Key, world: ModelWorld | CacheWorld, plan: Plan) -> bool:
+    async def carry_out(self, key: Key, world: ModelWorld | CacheWorld | GpuNodeWorld, plan: Plan) -> bool:
         """Carry out the plan; False when a refusal came or went, so that the key has to be planned again at once.
 
         Raises StaleDecisionError when the decision was outdated, ApiError when the API server failed.
@@ -72,6 +73,8 @@ class Executor:
             return False
         for delete in deletes:
             await self._delete(delete)
+        if isinstance(world, GpuNodeWorld):
+            return True  # its status is the agent's
         if plan.status is not None:
             await self._write_status(key, world, plan)
         for note in plan.notes:

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from berth.planning import names
 from berth.planning.artifacts import cache_of
+from berth.planning.gpu_nodes import GPU_NODE
 from berth.planning.world import CLAIM, Child, Pod, Subject
 
 _Names = tuple[str, str]
@@ -142,6 +143,8 @@ class Relations:
 
     def of_child(self, child: Child) -> list[Key]:
         """Whom a child concerns: whatever its labels say, a child of a Model has the Model's name."""
+        if child.kind == GPU_NODE:
+            return [Key("Node", "", child.name)]
         if child.kind == CLAIM:
             return sorted(self._caches_on.get((child.namespace, child.name), set()))
         caches = [Key("ModelCache", child.namespace, child.cache)] if child.cache else []

@@ -14,13 +14,14 @@ from berth.controllers.memories import Memories
 from berth.controllers.relations import Key, Relations
 from berth.planning import names
 from berth.planning.cache_world import CacheWorld, Node, node_from
+from berth.planning.gpu_nodes import GPU_NODE, GpuNodeWorld
 from berth.planning.world import CLAIM, Child, ModelWorld, Pod, Subject, child_from, pod_from, subject_from
 
 __all__ = ["Key", "Keys", "Store", "version_number"]
 
 SUBJECT_KINDS = ("Model", "ModelCache")
 MODEL_KINDS = ("Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget")
-CHILD_KINDS = (*MODEL_KINDS, CLAIM, "Job")
+CHILD_KINDS = (*MODEL_KINDS, CLAIM, "Job", GPU_NODE)
 KINDS = (*SUBJECT_KINDS, "Pod", "Node", *CHILD_KINDS)
 _TOMBSTONES = 10_000
 _NOTHING = b"{}"  # the body of an object that is not ours
@@ -43,13 +44,13 @@ class Store:
     def __init__(self) -> None:
         self._subjects: dict[str, dict[_Names, Subject]] = {kind: {} for kind in SUBJECT_KINDS}
         self._pods: dict[_Names, Pod] = {}
-        self._nodes: dict[str, tuple[Node, str, str]] = {}  # with uid and resourceVersion
+        self._nodes: dict[str, tuple[Node, str]] = {}  # with its resourceVersion
         self._children: dict[str, dict[_Names, Child]] = {kind: {} for kind in CHILD_KINDS}
         self._digests: dict[str, bytes] = {}  # uid of a child -> what of it matters to a plan
         self._relations = Relations()
         # uids of objects that are gone, with the version of their end: older news that comes late must not raise them
         self._buried: OrderedDict[str, float] = OrderedDict()
-        self.memories = Memories(lambda key: (key.namespace, key.name) in self._subjects[key.kind])
+        self.memories = Memories(self._exists)
 
     # ---- news ------------------------------------------------------------------------------------------------
 
@@ -98,13 +99,14 @@ class Store:
         return self._existing(*self._relations.drop_child(known))
 
     def _forget_node(self, name: str, uid: str, ended: float) -> Keys:
-        _, known, version = self._nodes.get(name, (None, "", ""))
-        if known == uid and version_number(version) > ended:
+        known, version = self._nodes.get(name, (None, ""))
+        if known is not None and known.uid == uid and version_number(version) > ended:
             return ()
         self._bury(uid, ended)
-        if known != uid:
+        if known is None or known.uid != uid:
             return ()
         del self._nodes[name]
+        self.memories.forget(Key("Node", "", name))
         return self._existing(*self._caches())
 
     def _table(self, kind: str) -> dict[_Names, Any]:
@@ -118,9 +120,14 @@ class Store:
         while len(self._buried) > _TOMBSTONES:
             self._buried.popitem(last=False)
 
+    def _exists(self, key: Key) -> bool:
+        if key.kind == "Node":
+            return key.name in self._nodes
+        return (key.namespace, key.name) in self._subjects[key.kind]
+
     def _existing(self, *keys: Key) -> Keys:
         """Those keys whose subject is there, each once."""
-        return tuple(dict.fromkeys(key for key in keys if (key.namespace, key.name) in self._subjects[key.kind]))
+        return tuple(dict.fromkeys(filter(self._exists, keys)))
 
     def _caches(self) -> Iterator[Key]:
         for where in self._subjects["ModelCache"]:
@@ -157,10 +164,12 @@ class Store:
 
     def _observe_node(self, node: Node, metadata: Mapping[str, Any]) -> Keys:
         known = self._nodes.get(node.name)
-        if known is not None and version_number(metadata["resourceVersion"]) <= version_number(known[2]):
+        if known is not None and version_number(metadata["resourceVersion"]) <= version_number(known[1]):
             return ()
-        self._nodes[node.name] = (node, metadata["uid"], metadata["resourceVersion"])
-        return () if known is not None and known[0] == node else self._existing(*self._caches())
+        self._nodes[node.name] = (node, metadata["resourceVersion"])
+        if known is not None and known[0] == node:
+            return ()
+        return self._existing(Key("Node", "", node.name), *self._caches())
 
     def _observe_child(self, child: Child, manifest: Mapping[str, Any]) -> Keys:
         where = (child.namespace, child.name)
@@ -180,12 +189,20 @@ class Store:
 
     # ---- what is known -------------------------------------------------------------------------------------------
 
-    def gather(self, key: Key) -> ModelWorld | CacheWorld | None:
-        """The World for one Model or ModelCache; None when there is none of that name."""
+    def gather(self, key: Key) -> ModelWorld | CacheWorld | GpuNodeWorld | None:
+        """The World for one Model, ModelCache or Node; None when there is none of that name."""
+        if key.kind == "Node":
+            return self._node_world(key)
         subject = self._subjects[key.kind].get((key.namespace, key.name))
         if subject is None:
             return None
         return self._model_world(key, subject) if key.kind == "Model" else self._cache_world(key, subject)
+
+    def _node_world(self, key: Key) -> GpuNodeWorld | None:
+        known = self._nodes.get(key.name)
+        if known is None:
+            return None
+        return GpuNodeWorld(known[0], self._children[GPU_NODE].get(("", key.name)), self.memories.refusals(key))
 
     def _model_world(self, key: Key, model: Subject) -> ModelWorld:
         where = (key.namespace, key.name)
@@ -232,6 +249,8 @@ class Store:
         for kind, table in self._subjects.items():
             for where in tuple(table):
                 yield Key(kind, *where)
+        for name in tuple(self._nodes):
+            yield Key("Node", "", name)
 
     def keys_of(self, pod: Pod) -> Keys:
         """Who a Pod belongs to."""
@@ -255,7 +274,7 @@ class Store:
     def known(self, kind: str) -> dict[_Names, tuple[str, str]]:
         """uid and resourceVersion of every object of a kind, for the sweep. Nodes have an empty namespace."""
         if kind == "Node":
-            return {("", name): (uid, version) for name, (_, uid, version) in self._nodes.items()}
+            return {("", name): (node.uid, version) for name, (node, version) in self._nodes.items()}
         return {where: (seen.uid, seen.resource_version) for where, seen in self._table(kind).items()}
 
 

@@ -32,12 +32,13 @@ WATCHED: dict[str, tuple[ResourceType, str | None]] = {
     "PersistentVolumeClaim": (resources.PERSISTENT_VOLUME_CLAIMS, None),
     "Job": (resources.JOBS, MANAGED_SELECTOR),
     "Node": (resources.NODES, None),
+    "GPUNode": (resources.GPU_NODES, None),
 }
 """What is watched, and by which label selector."""
 
 
-OPTIONAL = frozenset({"Node"})
-"""What Berth can do without: rights in one namespace do not reach to Nodes."""
+OPTIONAL = frozenset({"Node", "GPUNode"})
+"""What Berth can do without: rights in one namespace do not reach to them."""
 
 
 async def fill(store: Store, gateway: Gateway, namespace: str | None) -> frozenset[str]:
@@ -51,10 +52,10 @@ async def fill(store: Store, gateway: Gateway, namespace: str | None) -> frozens
         where = namespace if resource.namespaced else None
         try:
             listed, _ = await gateway.list(resource, namespace=where, label_selector=selector)
-        except ForbiddenError:
+        except (ForbiddenError, NotFoundError):
             if kind not in OPTIONAL:
                 raise
-            logger.warning("%ss may not be listed: which of them fit a Model is left to the scheduler", kind)
+            logger.warning("%ss may not be listed, or are not served: Berth does without them", kind)
             continue
         seen.add(kind)
         for manifest in listed:

@@ -13,6 +13,7 @@ from berth.controllers.queue import WorkQueue
 from berth.controllers.store import Key, Store
 from berth.planning.cache_plan import decide_cache
 from berth.planning.cache_world import CacheWorld
+from berth.planning.gpu_nodes import GpuNodeWorld, decide_gpu_node
 from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
 
@@ -71,6 +72,8 @@ class Workers:
             now = self._clock()
             if isinstance(world, CacheWorld):
                 plan = decide_cache(world, now, self._policy)
+            elif isinstance(world, GpuNodeWorld):
+                plan = decide_gpu_node(world)
             else:
                 plan = decide(world, now, self._policy)
             complete = await self._executor.carry_out(key, world, plan)

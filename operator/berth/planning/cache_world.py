@@ -18,6 +18,7 @@ class Node:
     """What decides whether a Pod may go to a node."""
 
     name: str
+    uid: str
     allocatable: Mapping[str, str]
     labels: Mapping[str, str]
     schedulable: bool
@@ -28,6 +29,7 @@ def node_from(manifest: Mapping[str, Any]) -> Node:
     metadata, status = manifest["metadata"], manifest.get("status") or {}
     return Node(
         name=metadata["name"],
+        uid=metadata["uid"],
         allocatable=status.get("allocatable") or {},
         labels=metadata.get("labels") or {},
         schedulable=not (manifest.get("spec") or {}).get("unschedulable"),

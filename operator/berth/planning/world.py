@@ -253,7 +253,7 @@ def child_from(manifest: Mapping[str, Any]) -> Child:
         kept = {**manifest, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
     return Child(
         kind=manifest["kind"],
-        namespace=metadata["namespace"],
+        namespace=metadata.get("namespace", ""),
         name=metadata["name"],
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],

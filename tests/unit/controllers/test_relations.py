@@ -187,10 +187,11 @@ def test_a_download_concerns_the_cache_only(store: Store) -> None:
 
 
 def test_nodes_wake_the_caches_when_their_gpus_labels_or_cordons_change(store: Store) -> None:
-    assert store.observe(builders.node()) == (KEY,)
+    concerned = (Key("Node", "", "n1"), KEY)
+    assert store.observe(builders.node()) == concerned
     assert store.observe(builders.node(version=2)) == ()
-    assert store.observe(builders.node(version=3, gpus=1)) == (KEY,)
-    assert store.observe(builders.node(version=4, gpus=1, cordoned=True)) == (KEY,)
+    assert store.observe(builders.node(version=3, gpus=1)) == concerned
+    assert store.observe(builders.node(version=4, gpus=1, cordoned=True)) == concerned
     assert forget(store, builders.node()) == (KEY,)
     assert store.gather(KEY).nodes == ()
 
