@@ -52,6 +52,7 @@ def reconcile_command(models: int, singles: int, quiet: float, file: Path | None
 def download_command(size_mib: int, repetitions: int, file: Path | None) -> None:
     """Four files from a hub on loopback, beside curl and sha256sum; memory; and what a kill costs."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends like Ctrl-C does: what was written is removed
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored by what they start beside them
     _tell(download.run(size_mib, repetitions), file)
 
 
