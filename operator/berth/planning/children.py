@@ -86,18 +86,21 @@ def render_deployment(
     return _child(identity, spec, "apps/v1", "Deployment", body, annotations)
 
 
-def render_service(identity: ModelIdentity, spec: ModelSpec, *, accepting: bool = True) -> Manifest:
-    """The Service of the Model. While not `accepting` it sends nothing anywhere: its servers are about to stop."""
+def render_service(identity: ModelIdentity, spec: ModelSpec, *, closed_since: str = "") -> Manifest:
+    """The Service of the Model. With `closed_since` it sends nothing anywhere: its servers are about to stop."""
     selector = names.server_selector(identity.name)
-    if not accepting:
+    annotations = {}
+    if closed_since:
         selector = {**selector, names.CLOSED_LABEL: "true"}
+        annotations[names.CLOSED_SINCE_ANNOTATION] = closed_since
     port = {
         "name": names.SERVER_PORT_NAME,
         "port": names.SERVICE_PORT,
         "targetPort": names.SERVER_PORT_NAME,
         "protocol": "TCP",
     }
-    return _child(identity, spec, "v1", "Service", {"type": "ClusterIP", "selector": selector, "ports": [port]})
+    body = {"type": "ClusterIP", "selector": selector, "ports": [port]}
+    return _child(identity, spec, "v1", "Service", body, annotations)
 
 
 def render_network_policy(
@@ -140,13 +143,12 @@ def desired_children(
     replicas: int,
     strategy: RolloutStrategy,
     inputs: str | None = None,
-    accepting: bool = True,
     downloads: bool = False,
 ) -> list[Manifest]:
     """Everything that a Model consists of, in the order in which it is best made."""
     children = [
         render_network_policy(identity, spec, settings, downloads=downloads),
-        render_service(identity, spec, accepting=accepting),
+        render_service(identity, spec),
         render_deployment(identity, spec, pod_template, replicas=replicas, strategy=strategy, inputs=inputs),
     ]
     if spec.replicas > 1:

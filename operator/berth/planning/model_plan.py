@@ -55,7 +55,7 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     try:
         spec = ModelSpec.model_validate(subject.spec)
         tripped = _tripped(subject, provision(world, spec))
-        intent = intend(world, spec, given_up=tripped is not None, policy=policy)
+        intent = intend(world, spec, given_up=tripped is not None, policy=policy, now=now)
     except ValidationError as error:
         return _report(world, None, _facts_of_invalid(world, *first_error(error)), Changes(()), None, now, policy)
     except InvalidSpecError as error:
@@ -151,7 +151,7 @@ def _facts(
         wanted=intent.wanted,
         stop_reason=intent.stop_reason,
         current_ready=sum(pod.ready for pod in current),
-        ready=sum(pod.ready for pod in staying),
+        ready=sum(pod.ready for pod in staying) if intent.door.open else 0,
         current=len(current),
         outdated=sum(pod.template_hash != intent.template_hash for pod in there),
         leaving=len(there) - len(staying),
@@ -236,6 +236,8 @@ def _report(
         now,
         intent.provisioning if intent else None,
     )
+    if intent is not None and intent.door.wait is not None:
+        waits.append(intent.door.wait)
     if intent is not None and intent.held and not facts.outdated:
         waits.append(_POD_NEWS)  # no Pod whose end would be told has been seen
     plan = Plan(changes=changes.writes)
