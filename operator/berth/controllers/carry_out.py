@@ -20,6 +20,7 @@ from berth.cluster.errors import (
 )
 from berth.cluster.gateway import Gateway
 from berth.controllers.events import EventRecorder
+from berth.controllers.hurrying import end_now
 from berth.controllers.metrics import Metrics
 from berth.controllers.store import Key, Store
 from berth.controllers.sweep import WATCHED
@@ -72,6 +73,8 @@ class Executor:
             return False
         for delete in deletes:
             await self._delete(delete)
+        for hurry in plan.hurries:
+            await end_now(self._gateway, hurry)
         if plan.status is not None:
             await self._write_status(key, world, plan)
         for note in plan.notes:

@@ -8,7 +8,7 @@ from typing import Self
 
 from berth.drain.draining import Drain
 
-DRAIN_PATH = "/drain"
+DRAIN_PATH = "/drain"  # planning/drain_pod.py renders both; it is too heavy to be imported here
 SKIP_PATH = "/skip"
 
 log = logging.getLogger("berth.drain")

@@ -31,17 +31,20 @@ class Door:
         return not self.closed_since
 
 
-def door(replicas: int, world: ModelWorld, deployment: Mapping[str, Any] | None, now: datetime) -> Door:
+def door(
+    replicas: int, world: ModelWorld, deployment: Mapping[str, Any] | None, now: datetime, *, forced: bool = False
+) -> Door:
     """What becomes of the Service when the observed `deployment` is to have so many `replicas`.
 
-    The time is on the Service itself, so whoever leads next knows it. A clock that was set back begins anew.
+    The time is on the Service itself, so whoever leads next knows it; where the clock was set back, it begins anew.
+    `forced` says that nothing is waited for.
     """
     if replicas > 0:
         return Door()
     service = world.child("Service")
     written, since = _closed(service)
     refused = any(refusal.kind == "Service" for refusal in world.refusals)
-    if refused or not _serves(world, deployment) or not _obeys(service, world):
+    if forced or refused or not _serves(world, deployment) or not _obeys(service, world):
         # What was refused is tried again after a while if it is the same then: the time must not make it another.
         return Door(written or _stamp((refused and world.subject.created_at) or now))
     waited = (now - since).total_seconds() if since is not None else -1.0

@@ -16,6 +16,7 @@ Manifest = dict[str, Any]
 PRE_STOP_SECONDS = 5
 """Time for kube-proxy and gateways to take a leaving Pod out before the server is told to end."""
 DRAIN_PATH = "/drain"
+SKIP_PATH = "/skip"
 _SMALL = {"cpu": "10m", "memory": "32Mi"}
 _BOUND = {"cpu": "100m", "memory": "64Mi"}
 
@@ -45,7 +46,7 @@ def render_draining(
     if metrics is None and unload is None:
         # All that a sidecar could do is wait.
         return Draining(_sleep(PRE_STOP_SECONDS + math.ceil(_drain_seconds(spec))), None)
-    port = drain_port(server)
+    port = drain_port(server.port)
     sidecar: Manifest = {
         "name": names.DRAIN_CONTAINER,
         "image": settings.provisioner_image,
@@ -70,9 +71,15 @@ def render_draining(
     return Draining({"httpGet": {"path": DRAIN_PATH, "port": port}}, sidecar)
 
 
-def drain_port(server: Server) -> int:
+def drain_port(server_port: int | None) -> int:
     """Where the sidecar listens: always the same port, unless that is the server's own."""
-    return names.DRAIN_PORT if server.port != names.DRAIN_PORT else names.DRAIN_PORT - 1
+    return names.DRAIN_PORT if server_port != names.DRAIN_PORT else names.DRAIN_PORT - 1
+
+
+def has_sidecar(pod_template: Manifest) -> bool:
+    """Whether Pods of this template have one."""
+    starters = pod_template["spec"].get("initContainers") or ()
+    return any(container["name"] == names.DRAIN_CONTAINER for container in starters)
 
 
 def _sleep(seconds: int) -> Manifest:
@@ -91,7 +98,7 @@ def _arguments(
     spec: ModelSpec, backend: Backend, server: Server, metrics: LoadMetrics | None, unload: UnloadRequest | None
 ) -> list[str]:
     flags: dict[str, Any] = {
-        "--port": drain_port(server),
+        "--port": drain_port(server.port),
         "--server-port": server.port,
         "--routing-time": PRE_STOP_SECONDS,
         "--drain-timeout": f"{_drain_seconds(spec):g}",

@@ -18,6 +18,8 @@ from berth.planning.children import (
     template_hash,
 )
 from berth.planning.closing import Door, door
+from berth.planning.drain_pod import has_sidecar
+from berth.planning.forced_stop import is_forced
 from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
@@ -49,6 +51,8 @@ class Intent:
     waits_with_deployment: bool
     """Whether a Deployment that is there is left alone: there is nothing to make one of, or it is about to stop."""
     door: Door
+    forced: bool
+    """Whether servers end without being drained."""
 
 
 def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy, now: datetime) -> Intent:
@@ -66,10 +70,17 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     downloads = provisioning.way is Way.EPHEMERAL
     # Only once the status says so: the Pods are the evidence, and a crash in between must not lose both.
     number = 0 if given_up or _waits_for_nothing(provisioning, world, deployment) else replicas
-    entrance = door(number, world, deployment, now)
+    forced = is_forced(subject.annotations, stops=given_up or stop_reason is not None)
+    entrance = door(number, world, deployment, now, forced=forced)
     children = [
         render_service(identity, spec, closed_since=entrance.closed_since),
-        render_network_policy(identity, spec, policy.render, downloads=downloads),
+        render_network_policy(
+            identity,
+            spec,
+            policy.render,
+            downloads=downloads,
+            drained=template is not None and has_sidecar(template.body),
+        ),
         *([render_disruption_budget(identity, spec)] if wanted > 1 else []),
     ]
     if template is not None and entrance.wait is None:
@@ -90,6 +101,7 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         children=tuple(children),
         waits_with_deployment=template is None or entrance.wait is not None,
         door=entrance,
+        forced=forced,
     )
 
 

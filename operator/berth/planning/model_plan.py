@@ -13,8 +13,10 @@ from berth.api.model_status import Phase
 from berth.planning.changes import Changes, left_by_predecessor, plan_changes
 from berth.planning.conditions import Facts, Verdict, assess
 from berth.planning.download_reasons import DownloadReason
+from berth.planning.drain_pod import drain_port
 from berth.planning.errors import InvalidSpecError, first_error
 from berth.planning.failures import Failure, diagnose, shown, unschedulable, worst
+from berth.planning.forced_stop import hurries
 from berth.planning.intent import Intent, intend
 from berth.planning.model_status import (
     build_status,
@@ -241,6 +243,9 @@ def _report(
     if intent is not None and intent.held and not facts.outdated:
         waits.append(_POD_NEWS)  # no Pod whose end would be told has been seen
     plan = Plan(changes=changes.writes)
+    if intent is not None and intent.forced:
+        port = drain_port(intent.spec.custom.port if intent.spec.custom else None)
+        plan = replace(plan, hurries=hurries(world.pods, port))
     if not same(status, subject.status):
         wait = _status_wait(world, verdict, status, now, policy)
         if wait is not None:
