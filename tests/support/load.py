@@ -84,7 +84,7 @@ class Requests:
                 connection.close()
                 connection = None
             reused = connection is not None
-            connection = connection or http.client.HTTPConnection(self._host, self._port, timeout=60)
+            connection = connection or http.client.HTTPConnection(self._host, self._port, timeout=30)
             ending = self._request(connection, reused)
             self.endings.append(ending)
             if ending.failure or not self._keep_alive:

@@ -63,6 +63,7 @@ class Executor:
         """
         applies = [change for change in plan.changes if isinstance(change, Apply)]
         deletes = [change for change in plan.changes if isinstance(change, Delete)]
+        await asyncio.gather(*(end_now(self._gateway, hurry) for hurry in plan.hurries))
         outcomes = await asyncio.gather(*(self._apply(key, apply) for apply in applies), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -73,8 +74,6 @@ class Executor:
             return False
         for delete in deletes:
             await self._delete(delete)
-        for hurry in plan.hurries:
-            await end_now(self._gateway, hurry)
         if plan.status is not None:
             await self._write_status(key, world, plan)
         for note in plan.notes:

@@ -1,4 +1,4 @@
-"""Ends Pods that are being deleted already, without their drain."""
+"""Ends Pods without their drain."""
 
 import asyncio
 import logging

@@ -9,7 +9,7 @@ from berth.planning.world import Hurry, Pod
 FORCE_STOP_ANNOTATION = "berth.dev/force-stop"
 """Any value has requests cut whenever the Model stops. Rollouts still drain."""
 FORCED_GRACE_SECONDS = 1
-"""The kubelet makes it two between SIGTERM and SIGKILL."""
+"""For the hook; the kubelet gives two more between SIGTERM and SIGKILL."""
 
 
 def is_forced(annotations: Mapping[str, str], *, stops: bool) -> bool:
@@ -18,13 +18,25 @@ def is_forced(annotations: Mapping[str, str], *, stops: bool) -> bool:
 
 
 def hurries(pods: Iterable[Pod], drain_port: int) -> tuple[Hurry, ...]:
-    """Pods that are being deleted and still have time. Others are not touched: their ReplicaSet would replace them."""
-    slow = (pod for pod in pods if pod.deleting and (pod.grace is None or pod.grace > FORCED_GRACE_SECONDS))
-    return tuple(Hurry(pod.namespace, pod.name, pod.uid, FORCED_GRACE_SECONDS, _order(pod, drain_port)) for pod in slow)
+    """Every Pod that has more time than that.
+
+    They are deleted before the Deployment is emptied: a kubelet that has begun with a longer time keeps to it. A Pod
+    that the ReplicaSet puts in their place ends before its server has begun.
+    """
+    slow = (pod for pod in pods if pod.grace is None or pod.grace > FORCED_GRACE_SECONDS)
+    return tuple(
+        Hurry(pod.namespace, pod.name, pod.uid, FORCED_GRACE_SECONDS, _order(pod, drain_port))
+        for pod in slow
+        if pod.living or pod.deleting
+    )
 
 
 def _order(pod: Pod, port: int) -> str:
-    """Where its drain sidecar takes orders: while a hook is running, the kubelet looks at no new grace period."""
-    drained = pod.address and any(one.initial and one.name == names.DRAIN_CONTAINER for one in pod.containers)
+    """Where the drain sidecar of a Pod that is draining takes orders: SIGTERM comes at once, the rest is the server's."""
+    drained = (
+        pod.deleting
+        and pod.address
+        and any(one.initial and one.name == names.DRAIN_CONTAINER for one in pod.containers)
+    )
     host = f"[{pod.address}]" if ":" in pod.address else pod.address
     return f"http://{host}:{port}{SKIP_PATH}" if drained else ""

@@ -349,7 +349,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Hurry:
-    """Shorten the end of a Pod that is being deleted."""
+    """Delete a Pod with hardly any time for its end, whether it is being deleted already or not."""
 
     namespace: str
     name: str

@@ -4,7 +4,7 @@ from typing import Any
 
 from berth.planning import names
 from berth.planning.forced_stop import FORCE_STOP_ANNOTATION, hurries
-from berth.planning.world import Hurry, pod_from
+from berth.planning.world import Hurry, Plan, pod_from
 from support import builders
 from support.simulation import Simulation
 
@@ -25,13 +25,14 @@ def test_servers_are_told_to_end_at_once() -> None:
     cluster = Simulation()
     cluster.settle()
     annotated(cluster)
-    assert cluster.plan() == cluster.plan().__class__(), "a Model that runs goes on"
+    assert cluster.plan() == Plan(), "a Model that runs goes on"
     cluster.edit(state="Stopped")
-    cluster.reconcile()
-    assert cluster.deployment["spec"]["replicas"] == 0, "nothing is waited for"
-    cluster.roll_out()
     (hurry,) = cluster.plan().hurries
     assert (hurry.name, hurry.grace) == ("p1", 1)
+    cluster.reconcile()
+    assert cluster.deployment["spec"]["replicas"] == 0, "nothing is waited for"
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.plan()) == ("Stopped", Plan())
 
 
 def test_a_drain_that_has_begun_is_cut_short() -> None:
@@ -53,12 +54,12 @@ def test_a_replacement_drains_all_the_same() -> None:
     assert cluster.plan().hurries == ()
 
 
-def test_only_pods_that_are_leaving_and_have_time_are_hurried() -> None:
-    pods = [builders.serving_pod("stays"), leaving(name="told", grace=1), leaving(name="slow")]
+def test_who_has_no_time_left_is_not_hurried_again() -> None:
+    pods = [leaving(name="told", grace=1), leaving(name="slow"), builders.pod("over", phase="Failed")]
     assert hurries(map(pod_from, pods), 1) == (Hurry("models", "slow", "pod-slow", 1, ""),)
 
 
-def test_a_sidecar_is_told_by_its_pods_address() -> None:
+def test_a_sidecar_that_holds_a_server_back_is_told_by_its_pods_address() -> None:
     sidecar = (builders.container(names.DRAIN_CONTAINER, running_for=50, started=True),)
     pods = [leaving(address=address, init=sidecar) for address in ("10.0.0.1", "fd00::1", "")]
     orders = [hurry.order for hurry in hurries(map(pod_from, pods), 61999)]
