@@ -32,11 +32,7 @@ def hurries(pods: Iterable[Pod], drain_port: int) -> tuple[Hurry, ...]:
 
 
 def _order(pod: Pod, port: int) -> str:
-    """Where the drain sidecar of a Pod that is draining takes orders: SIGTERM comes at once, the rest is the server's."""
-    drained = (
-        pod.deleting
-        and pod.address
-        and any(one.initial and one.name == names.DRAIN_CONTAINER for one in pod.containers)
-    )
+    """Where the sidecar that holds SIGTERM back takes orders. What the server does at SIGTERM is its own affair."""
+    sidecar = any(one.initial and one.name == names.DRAIN_CONTAINER for one in pod.containers)
     host = f"[{pod.address}]" if ":" in pod.address else pod.address
-    return f"http://{host}:{port}{SKIP_PATH}" if drained else ""
+    return f"http://{host}:{port}{SKIP_PATH}" if sidecar and pod.deleting and pod.address else ""
