@@ -149,6 +149,10 @@ class LoadMetrics:
     """Empty when the server does not queue, or does not tell."""
     needs_key: bool = False
     """Whether the API key guards the metrics too."""
+    worked: str = ""
+    """A counter that grows with every request: it shows those that come and go between two looks."""
+    loading_status: int | None = None
+    """The status of the answer while weights are loaded, when no request can be running; None when not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,14 @@ class LlamaCpp(Backend):
 
     def load(self, spec: ModelSpec) -> LoadMetrics:
         """Slots that decode and requests that wait for a slot."""
-        return LoadMetrics("/metrics", "llamacpp:requests_processing", "llamacpp:requests_deferred", needs_key=True)
+        return LoadMetrics(
+            "/metrics",
+            running="llamacpp:requests_processing",
+            waiting="llamacpp:requests_deferred",
+            needs_key=True,
+            worked="llamacpp:n_decode_total",
+            loading_status=503,
+        )
 
 
 def _context(spec: ModelSpec) -> tuple[str, ...]:

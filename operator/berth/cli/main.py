@@ -253,6 +253,15 @@ def discover(arguments: tuple[str, ...]) -> None:
     sys.exit(run(arguments))
 
 
+@main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def drain(arguments: tuple[str, ...]) -> None:
+    """Hold a server's SIGTERM back until its requests are done."""
+    from berth.drain.__main__ import main as run
+
+    sys.exit(run(arguments))
+
+
 def _parse_quantity(value: str) -> str:
     from berth.api.base import canonical_quantity
 

@@ -140,8 +140,9 @@ class Gateway:
         uid: str,
         resource_version: str | None,
         propagation: str = "Background",
+        grace_seconds: int | None = None,
     ) -> bool:
-        """Delete exactly this object; False when it is gone already.
+        """Delete exactly this object; False when it is gone already. `grace_seconds` replaces a Pod's own.
 
         Raises ResourceVersionConflictError when another object has the name by now, or when it changed
         since `resource_version`. That also happens when the answer was lost and the object lives on behind
@@ -162,6 +163,7 @@ class Gateway:
                         "kind": "DeleteOptions",
                         "propagationPolicy": propagation,
                         "preconditions": preconditions,
+                        **({} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}),
                     },
                 )
             )

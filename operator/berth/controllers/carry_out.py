@@ -20,6 +20,7 @@ from berth.cluster.errors import (
 )
 from berth.cluster.gateway import Gateway
 from berth.controllers.events import EventRecorder
+from berth.controllers.hurrying import end_now
 from berth.controllers.metrics import Metrics
 from berth.controllers.store import Key, Store
 from berth.controllers.sweep import WATCHED
@@ -63,6 +64,7 @@ class Executor:
         """
         applies = [change for change in plan.changes if isinstance(change, Apply)]
         deletes = [change for change in plan.changes if isinstance(change, Delete)]
+        await asyncio.gather(*(end_now(self._gateway, hurry) for hurry in plan.hurries))
         outcomes = await asyncio.gather(*(self._apply(key, apply) for apply in applies), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):

@@ -8,6 +8,7 @@ from berth.api.base import API_VERSION
 from berth.api.model import ModelSpec, RolloutStrategy
 from berth.planning import names
 from berth.planning.canonical import canonical_json, content_hash, duration
+from berth.planning.drain_pod import drain_port, has_sidecar
 from berth.planning.pod_template import template_inputs
 from berth.planning.render_settings import Peer, RenderSettings
 
@@ -86,26 +87,35 @@ def render_deployment(
     return _child(identity, spec, "apps/v1", "Deployment", body, annotations)
 
 
-def render_service(identity: ModelIdentity, spec: ModelSpec, *, accepting: bool = True) -> Manifest:
-    """The Service of the Model. While not `accepting` it sends nothing anywhere: its servers are about to stop."""
+def render_service(identity: ModelIdentity, spec: ModelSpec, *, closed_since: str = "") -> Manifest:
+    """The Service of the Model. With `closed_since` it sends nothing anywhere: its servers are about to stop."""
     selector = names.server_selector(identity.name)
-    if not accepting:
+    annotations = {}
+    if closed_since:
         selector = {**selector, names.CLOSED_LABEL: "true"}
+        annotations[names.CLOSED_SINCE_ANNOTATION] = closed_since
     port = {
         "name": names.SERVER_PORT_NAME,
         "port": names.SERVICE_PORT,
         "targetPort": names.SERVER_PORT_NAME,
         "protocol": "TCP",
     }
-    return _child(identity, spec, "v1", "Service", {"type": "ClusterIP", "selector": selector, "ports": [port]})
+    body = {"type": "ClusterIP", "selector": selector, "ports": [port]}
+    return _child(identity, spec, "v1", "Service", body, annotations)
 
 
 def render_network_policy(
-    identity: ModelIdentity, spec: ModelSpec, settings: RenderSettings, *, downloads: bool = False
+    identity: ModelIdentity,
+    spec: ModelSpec,
+    settings: RenderSettings,
+    *,
+    downloads: bool = False,
+    drained: bool = False,
 ) -> Manifest:
     """Who may reach the servers: whom the Model names or else its namespace, and always Berth and the scraper.
 
     `downloads` says that the Pods download their weights themselves: Berth and the scraper may ask how far they are.
+    `drained` says that they have a drain sidecar, which takes orders from Berth.
     """
     allowed = spec.network.allow_from if spec.network else None
     peers = [{"podSelector": {}}] if allowed is None else [peer.to_json() for peer in allowed]
@@ -113,6 +123,9 @@ def render_network_policy(
     ingress: list[Manifest] = [{"from": peers + watchers, "ports": [_port(names.SERVER_PORT_NAME)]}]
     if downloads:
         ingress.append({"from": watchers, "ports": [_port(names.PROGRESS_PORT)]})
+    if drained:
+        port = drain_port(spec.custom.port if spec.custom else None)
+        ingress.append({"from": [_peer(settings.operator)], "ports": [_port(port)]})
     body = {
         "podSelector": {"matchLabels": names.server_selector(identity.name)},
         "policyTypes": ["Ingress"],
@@ -140,13 +153,12 @@ def desired_children(
     replicas: int,
     strategy: RolloutStrategy,
     inputs: str | None = None,
-    accepting: bool = True,
     downloads: bool = False,
 ) -> list[Manifest]:
     """Everything that a Model consists of, in the order in which it is best made."""
     children = [
-        render_network_policy(identity, spec, settings, downloads=downloads),
-        render_service(identity, spec, accepting=accepting),
+        render_network_policy(identity, spec, settings, downloads=downloads, drained=has_sidecar(pod_template)),
+        render_service(identity, spec),
         render_deployment(identity, spec, pod_template, replicas=replicas, strategy=strategy, inputs=inputs),
     ]
     if spec.replicas > 1:

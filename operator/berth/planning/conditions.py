@@ -23,7 +23,7 @@ class Facts:
     current_ready: int
     """Ready Pods of the wanted template."""
     ready: int
-    """Ready Pods of any template that are not being deleted."""
+    """Ready Pods of any template that are not being deleted; none while the Service sends them nothing."""
     current: int
     """Living Pods of the wanted template that are not being deleted."""
     outdated: int

@@ -131,7 +131,7 @@ def _end(container: Container) -> datetime | None:
 
 def _waiting(pod: Pod, container: Container, policy: Policy, now: datetime, known: Known | None) -> Failure | None:
     waiting, message = container.waiting_reason, shown(container.waiting_message)
-    if container.name == names.PROVISIONER_CONTAINER:
+    if container.name in (names.PROVISIONER_CONTAINER, names.DRAIN_CONTAINER):
         image = "the operator's flag --provisioner-image"
     else:
         image = "serving.image"
@@ -177,7 +177,7 @@ def _ended(pod: Pod, container: Container, startup_timeout: float, policy: Polic
     if container.running_since is not None and container.started and container.terminated is None:
         return None  # it has recovered from that and answers its probes
     spent = _spent(pod, container, ended, policy, now)
-    if container.initial and (own := own_failure(pod)) is not None:
+    if container.name == names.PROVISIONER_CONTAINER and (own := own_failure(pod)) is not None:
         reason, message, final = own
         return Failure(reason, shown(message), ended.exit_code, ended.finished_at, final=final or spent)
     if ended.reason == "OOMKilled":

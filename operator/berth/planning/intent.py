@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from berth.api.model import DesiredState, ModelSpec
@@ -16,6 +17,9 @@ from berth.planning.children import (
     render_service,
     template_hash,
 )
+from berth.planning.closing import Door, door
+from berth.planning.drain_pod import has_sidecar
+from berth.planning.forced_stop import is_forced
 from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
@@ -45,10 +49,13 @@ class Intent:
     """Whether old Pods have to go first."""
     children: tuple[Manifest, ...]
     waits_with_deployment: bool
-    """Whether there is nothing to make a Deployment of: one that is there is left alone."""
+    """Whether a Deployment that is there is left alone: there is nothing to make one of, or it is about to stop."""
+    door: Door
+    forced: bool
+    """Whether servers end without being drained."""
 
 
-def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy) -> Intent:
+def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy, now: datetime) -> Intent:
     """What is wanted now. `given_up` stops all servers. Raises InvalidSpecError."""
     subject = world.subject
     child = world.child("Deployment")
@@ -61,14 +68,22 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     replicas = allowed_replicas(wanted, strategy, digest, world.pods, deployment) if template else wanted
     identity = ModelIdentity(subject.namespace, subject.name, subject.uid)
     downloads = provisioning.way is Way.EPHEMERAL
+    # Only once the status says so: the Pods are the evidence, and a crash in between must not lose both.
+    number = 0 if given_up or _waits_for_nothing(provisioning, world, deployment) else replicas
+    forced = is_forced(subject.annotations, stops=given_up or stop_reason is not None)
+    entrance = door(number, world, deployment, now, forced=forced)
     children = [
-        render_service(identity, spec),
-        render_network_policy(identity, spec, policy.render, downloads=downloads),
+        render_service(identity, spec, closed_since=entrance.closed_since),
+        render_network_policy(
+            identity,
+            spec,
+            policy.render,
+            downloads=downloads,
+            drained=template is not None and has_sidecar(template.body),
+        ),
         *([render_disruption_budget(identity, spec)] if wanted > 1 else []),
     ]
-    if template is not None:
-        # Only once the status says so: the Pods are the evidence, and a crash in between must not lose both.
-        number = 0 if given_up or _waits_for_nothing(provisioning, world, deployment) else replicas
+    if template is not None and entrance.wait is None:
         weights = _weights_note(spec, provisioning, deployment)
         children.append(
             render_deployment(
@@ -84,7 +99,9 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         digest,
         held=replicas < wanted,
         children=tuple(children),
-        waits_with_deployment=template is None,
+        waits_with_deployment=template is None or entrance.wait is not None,
+        door=entrance,
+        forced=forced,
     )
 
 

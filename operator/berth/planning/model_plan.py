@@ -13,8 +13,10 @@ from berth.api.model_status import Phase
 from berth.planning.changes import Changes, left_by_predecessor, plan_changes
 from berth.planning.conditions import Facts, Verdict, assess
 from berth.planning.download_reasons import DownloadReason
+from berth.planning.drain_pod import drain_port
 from berth.planning.errors import InvalidSpecError, first_error
 from berth.planning.failures import Failure, diagnose, shown, unschedulable, worst
+from berth.planning.forced_stop import hurries
 from berth.planning.intent import Intent, intend
 from berth.planning.model_status import (
     build_status,
@@ -55,7 +57,7 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     try:
         spec = ModelSpec.model_validate(subject.spec)
         tripped = _tripped(subject, provision(world, spec))
-        intent = intend(world, spec, given_up=tripped is not None, policy=policy)
+        intent = intend(world, spec, given_up=tripped is not None, policy=policy, now=now)
     except ValidationError as error:
         return _report(world, None, _facts_of_invalid(world, *first_error(error)), Changes(()), None, now, policy)
     except InvalidSpecError as error:
@@ -153,7 +155,7 @@ def _facts(
         wanted=intent.wanted,
         stop_reason=intent.stop_reason,
         current_ready=sum(pod.ready for pod in current),
-        ready=sum(pod.ready for pod in staying),
+        ready=sum(pod.ready for pod in staying) if intent.door.open else 0,
         current=len(current),
         outdated=sum(pod.template_hash != intent.template_hash for pod in there),
         leaving=len(there) - len(staying),
@@ -238,9 +240,14 @@ def _report(
         now,
         intent.provisioning if intent else None,
     )
+    if intent is not None and intent.door.wait is not None:
+        waits.append(intent.door.wait)
     if intent is not None and intent.held and not facts.outdated:
         waits.append(_POD_NEWS)  # no Pod whose end would be told has been seen
     plan = Plan(changes=changes.writes)
+    if intent is not None and intent.forced:
+        port = drain_port(intent.spec.custom.port if intent.spec.custom else None)
+        plan = replace(plan, hurries=hurries(world.pods, port))
     if not same(status, subject.status):
         wait = _status_wait(world, verdict, status, now, policy)
         if wait is not None:

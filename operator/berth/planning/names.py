@@ -23,6 +23,8 @@ WEIGHTS_ANNOTATION = "berth.dev/weights"
 """Where the weights were when the Pod template was rendered, in JSON; on Deployments whose weights are downloaded."""
 POD_TEMPLATE_ANNOTATION = "berth.dev/pod-template"
 """The Pod template as it was rendered, in JSON, so that it can be put back without being rendered anew."""
+CLOSED_SINCE_ANNOTATION = "berth.dev/closed-since"
+"""On Services that send nothing anywhere: since when."""
 TEMPLATE_HASH_LABEL = "berth.dev/template-hash"
 """On Pods: hash of the Pod template they were made from."""
 
@@ -35,6 +37,9 @@ PROVISIONER_CONTAINER = "provision"
 PROGRESS_PORT_NAME = "progress"
 PROGRESS_PORT = 8081
 """Where a download tells how far it is. Not 8080, which a server beside it may listen on."""
+DRAIN_CONTAINER = "drain"
+DRAIN_PORT = 61999
+"""Where the kubelet asks the drain sidecar. Above every range that Linux takes ports from, and that IANA gives out."""
 LINKED_FILE = "model.gguf"
 """The link to the file to load, where a Pod is rendered before anybody knows the name of that file."""
 

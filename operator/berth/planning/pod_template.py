@@ -21,14 +21,13 @@ from berth.backends.registry import backend_for
 from berth.planning import names
 from berth.planning.artifacts import file_name
 from berth.planning.canonical import content_hash, duration, resource_quantity
+from berth.planning.drain_pod import Draining, render_draining, termination_grace
 from berth.planning.errors import InvalidSpecError
 from berth.planning.pod_template_merge import merge_pod_template
 from berth.planning.provisioner_pod import download_arguments, provisioner_container, source_environment
 from berth.planning.render_settings import RenderSettings
 from berth.planning.weights import Located, Stored, locate_weights
 
-PRE_STOP_SECONDS = 5
-"""Time for kube-proxy and gateways to take a leaving Pod out before the server is told to end."""
 PROBE_GRACE_SECONDS = 10
 """Grace for a server that a probe has found dead: nothing is left to drain."""
 STARTUP_PERIOD_SECONDS = 2
@@ -62,6 +61,7 @@ def render_pod_template(
         located = locate_weights(spec, backend, settings, stored)
         server = backend.server(ServerRequest(name, spec, located.weights))
         image = _image(spec, backend, settings)
+        draining = render_draining(name, spec, backend, server, _resources(spec), settings)
     except UnsupportedSpecError as error:
         raise InvalidSpecError(error.field, error.message) from None
     template = {
@@ -69,14 +69,15 @@ def render_pod_template(
             "labels": names.child_labels(name, spec.backend),
             "annotations": {"kubectl.kubernetes.io/default-container": names.SERVER_CONTAINER},
         },
-        "spec": _pod_spec(spec, backend, server, located.weights, image, settings),
+        "spec": _pod_spec(spec, backend, server, located.weights, image, draining, settings),
     }
     if located.cache:
         template["metadata"]["labels"][names.CACHE_LABEL] = located.cache
         if located.one_node:
             template["spec"].setdefault("affinity", {}).update(beside_the_cache(located.cache))
-    if located.download is not None:
-        template["spec"]["initContainers"] = [_download(name, spec, located, settings)]
+    download = None if located.download is None else _download(name, spec, located, settings)
+    if starters := [container for container in (download, draining.sidecar) if container is not None]:
+        template["spec"]["initContainers"] = starters
     wishes = spec.pod_template
     if wishes and located.download is None:
         wishes = _without_download(wishes)
@@ -135,7 +136,13 @@ def _image(spec: ModelSpec, backend: Backend, settings: RenderSettings) -> str:
 
 
 def _pod_spec(
-    spec: ModelSpec, backend: Backend, server: Server, weights: Weights, image: str, settings: RenderSettings
+    spec: ModelSpec,
+    backend: Backend,
+    server: Server,
+    weights: Weights,
+    image: str,
+    draining: Draining,
+    settings: RenderSettings,
 ) -> dict[str, Any]:
     volumes, mounts = _volumes(spec, server, weights)
     pod: dict[str, Any] = {
@@ -144,7 +151,7 @@ def _pod_spec(
         "enableServiceLinks": False,
         "securityContext": _pod_security(backend),
         "terminationGracePeriodSeconds": termination_grace(spec),
-        "containers": [_container(spec, backend, server, weights, image, mounts)],
+        "containers": [_container(spec, backend, server, image, draining, mounts)],
         "volumes": volumes,
     }
     if settings.priority_class:
@@ -162,19 +169,12 @@ def _pod_spec(
     return pod
 
 
-def termination_grace(spec: ModelSpec) -> int:
-    """Seconds from the deletion of a server Pod to SIGKILL."""
-    shutdown = spec.shutdown
-    drain = duration("shutdown.drainTimeout", shutdown.drain_timeout)
-    return PRE_STOP_SECONDS + math.ceil(drain + duration("shutdown.gracePeriod", shutdown.grace_period))
-
-
 def _container(
     spec: ModelSpec,
     backend: Backend,
     server: Server,
-    weights: Weights,
     image: str,
+    draining: Draining,
     mounts: list[dict[str, Any]],
 ) -> dict[str, Any]:
     serving = spec.serving
@@ -187,7 +187,7 @@ def _container(
         "resources": _resources(spec),
         "volumeMounts": mounts,
         **_probes(spec, server),
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
+        "lifecycle": {"preStop": draining.pre_stop},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _container_security(backend),
     }

@@ -87,6 +87,8 @@ class Pod:
     message: str
     created_at: datetime | None
     deleting: bool
+    grace: int | None
+    """Seconds that it has for its end; None while it is not being deleted."""
     scheduled: bool
     scheduled_since: datetime | None
     unschedulable_message: str
@@ -175,6 +177,7 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
         message=status.get("message", ""),
         created_at=parse_time(metadata.get("creationTimestamp")),
         deleting="deletionTimestamp" in metadata,
+        grace=metadata.get("deletionGracePeriodSeconds"),
         scheduled=scheduled.get("status") == "True" or bool((manifest.get("spec") or {}).get("nodeName")),
         scheduled_since=parse_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
         unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") in _NO_NODE else "",
@@ -345,6 +348,19 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Hurry:
+    """Delete a Pod with hardly any time for its end, whether it is being deleted already or not."""
+
+    namespace: str
+    name: str
+    uid: str
+    grace: int
+    """Seconds that are left to it."""
+    order: str
+    """URL by which its drain sidecar is told to wait no longer; empty when it has none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """An Event to tell: transitions only."""
 
@@ -372,6 +388,7 @@ class Plan:
     changes: tuple[Apply | Delete, ...] = ()
     status: Mapping[str, Any] | None = None
     """The whole status to write; None when it is right as it is."""
+    hurries: tuple[Hurry, ...] = ()
     notes: tuple[Note, ...] = ()
     transition: tuple[str, str, str] | None = None
     """Phase before, phase after, reason: one log line."""

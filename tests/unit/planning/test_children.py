@@ -166,7 +166,9 @@ def test_the_service_finds_the_port_by_name() -> None:
 
 
 def test_a_closed_service_sends_nothing_anywhere() -> None:
-    selector = render_service(CHAT, spec_of(), accepting=False)["spec"]["selector"]
+    closed = render_service(CHAT, spec_of(), closed_since="2026-01-01T12:00:00+00:00")
+    selector = closed["spec"]["selector"]
+    assert closed["metadata"]["annotations"][names.CLOSED_SINCE_ANNOTATION] == "2026-01-01T12:00:00+00:00"
     assert selector.items() > names.server_selector("chat").items()
     assert names.CLOSED_LABEL not in deployment()["spec"]["template"]["metadata"]["labels"]
 

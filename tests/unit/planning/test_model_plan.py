@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from berth.api.model import Model
 from berth.planning import names
+from berth.planning.closing import CLOSED_SECONDS
 from berth.planning.intent import WAKE_ANNOTATION
 from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
@@ -246,6 +247,14 @@ def image(name: str) -> dict[str, Any]:
     return {"image": name}
 
 
+def emptied(cluster: Simulation) -> None:
+    """The Service is closed, then the Deployment is emptied."""
+    wait = cluster.reconcile().look_again
+    assert wait == CLOSED_SECONDS
+    cluster.now += timedelta(seconds=wait)
+    cluster.reconcile()
+
+
 def living_templates(cluster: Simulation) -> set[str]:
     return {pod["metadata"]["labels"][names.TEMPLATE_HASH_LABEL] for pod in cluster.pods()}
 
@@ -253,7 +262,7 @@ def living_templates(cluster: Simulation) -> set[str]:
 def test_one_replica_is_replaced_in_place(serving: Simulation) -> None:
     (before,) = living_templates(serving)
     serving.edit(serving=image("server:2"))
-    serving.reconcile()
+    emptied(serving)
     assert serving.deployment["spec"]["replicas"] == 0
     serving.settle()
     (after,) = living_templates(serving)
@@ -264,14 +273,14 @@ def test_one_replica_is_replaced_in_place(serving: Simulation) -> None:
 def test_the_new_template_is_written_with_the_step_to_zero(serving: Simulation) -> None:
     """Otherwise the ReplicaSet of the old one would make a Pod again after a crash."""
     serving.edit(serving=image("server:2"))
-    serving.reconcile()
+    emptied(serving)
     template = serving.deployment["spec"]["template"]["spec"]["containers"][0]
     assert template["image"] == "server:2"
 
 
 def test_an_old_pod_that_has_ended_but_is_still_there_is_waited_for_as_draining(serving: Simulation) -> None:
     serving.edit(serving=image("server:2"))
-    serving.reconcile()
+    emptied(serving)
     serving.end(serving.pods()[0])
     (pod,) = serving.pods()
     serving.keep({**pod, "status": {**pod["status"], "phase": "Succeeded"}})
@@ -334,7 +343,7 @@ def test_servers_are_stopped_only_when_the_status_says_why(serving: Simulation) 
     assert serving.status["phase"] == "Failed"
     assert serving.deployment["spec"]["replicas"] == 1
     plan = serving.reconcile()
-    assert kinds(plan) == ["Deployment"]
+    assert kinds(plan) == ["Deployment", "Service"], "nobody answers, so nothing is waited for"
     assert serving.deployment["spec"]["replicas"] == 0
 
 
@@ -515,7 +524,7 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_write(happenings: list[tu
             assert again.status is None
             held = [change for change in again.changes if isinstance(change, Apply)]
             # The only second step without news: an emptied Deployment starts once it is known to be empty.
-            assert [change.manifest["kind"] for change in held] in ([], ["Deployment"])
+            assert sorted(change.manifest["kind"] for change in held) in ([], ["Deployment"], ["Deployment", "Service"])
 
 
 @given(with_crashes)
@@ -541,7 +550,7 @@ def test_a_failed_model_stays_failed_until_its_spec_changes(happenings: list[tup
 
 
 def test_a_write_on_an_outdated_version_is_refused_by_the_server_not_by_luck(serving: Simulation) -> None:
-    serving.edit(serving=image("server:2"))
+    serving.edit(priority=1, rollout={"strategy": "Surge"})
     (stale,) = serving.plan().changes
     serving.keep(serving.deployment)
     with pytest.raises(ConflictError):

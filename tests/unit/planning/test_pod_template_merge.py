@@ -158,7 +158,7 @@ def test_quantities_anywhere_become_canonical() -> None:
     )
     assert merged["overhead"] == {"memory": "1Mi"}
     assert merged["resources"] == {"limits": {"cpu": "500m"}}
-    assert merged["initContainers"][0]["resources"]["requests"] == {"cpu": "1m", "memory": "1024"}
+    assert merged["initContainers"][-1]["resources"]["requests"] == {"cpu": "1m", "memory": "1024"}
     variable = next(v for v in merged["containers"][0]["env"] if v["name"] == "A")
     assert variable["valueFrom"]["resourceFieldRef"]["divisor"] == "1m"
     claim = next(v for v in merged["volumes"] if v["name"] == "v")["ephemeral"]["volumeClaimTemplate"]
