@@ -1,8 +1,10 @@
 """Load on a server: long requests side by side, and how each of them ended."""
 
+import contextlib
 import http.client
 import json
 import select
+import socket
 import threading
 import time
 import urllib.parse
@@ -42,6 +44,7 @@ class Requests:
         self._keep_alive, self._stop = keep_alive, threading.Event()
         self._threads = [threading.Thread(target=self._run, name=f"lane-{lane}") for lane in range(lanes)]
         self.endings: list[Ending] = []
+        self._connections: dict[str, http.client.HTTPConnection] = {}
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -56,6 +59,13 @@ class Requests:
         self._stop.set()
         for thread in self._threads:
             thread.join(120)
+
+    def abandon(self) -> None:
+        """Begin no further request, and give up those that run: the address of a Pod that is gone answers nothing."""
+        self._stop.set()
+        for connection in list(self._connections.values()):
+            with contextlib.suppress(OSError, AttributeError):  # the lane may close it this moment
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     @property
     def completed(self) -> int:
@@ -85,6 +95,7 @@ class Requests:
                 connection = None
             reused = connection is not None
             connection = connection or http.client.HTTPConnection(self._host, self._port, timeout=30)
+            self._connections[threading.current_thread().name] = connection
             ending = self._request(connection, reused)
             self.endings.append(ending)
             if ending.failure or not self._keep_alive:

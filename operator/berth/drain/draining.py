@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from berth.drain.server import Look, Metrics, Server, Unload
 
-CALM_SECONDS = 1.0
-"""How long a server has to be idle: a request that has just come may not be counted yet."""
 LOOK_INTERVAL = 0.25
 _TELL_INTERVAL = 10.0
 _NOTICE_INTERVAL = 0.1
@@ -19,19 +17,21 @@ log = logging.getLogger("berth.drain")
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long things may take, in seconds. Together they are the grace period of the Pod."""
+    """How long things may take, in seconds; `routing`, `drain` and `grace` together are the grace period of the Pod."""
 
     routing: float
     """For kube-proxy and gateways to stop sending requests; nothing is looked at before."""
     drain: float
     grace: float
     """For the server's own end; freeing its memory may take half of it."""
+    calm: float = 1.0
+    """How long a server has to be idle: a request that has just come may not be counted yet."""
 
 
 class Calm:
     """Whether a server has been idle for long enough. Time is an argument."""
 
-    def __init__(self, seconds: float = CALM_SECONDS) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._since: float | None = None
         self._worked: float | None = None
@@ -80,7 +80,7 @@ class Drain:
         if self._metrics is None:
             over.wait(self._times.drain)
             return None
-        calm, told = Calm(), float("-inf")
+        calm, told = Calm(self._times.calm), float("-inf")
         while True:
             look = self._server.look(self._metrics)
             now = time.monotonic()

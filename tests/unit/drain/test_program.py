@@ -82,7 +82,7 @@ def test_sigterm_ends_it_at_once_even_while_somebody_waits(server: ServerBeside)
         time.sleep(0.01)
     began = time.monotonic()
     code, _ = sidecar.end()
-    assert (code, time.monotonic() - began < 1) == (0, True)
+    assert (code, time.monotonic() - began < 5) == (0, True)
     waiting.join()
 
 
