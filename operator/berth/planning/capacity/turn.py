@@ -1,0 +1,149 @@
+"""One Model's turn in a pass: what is decided about it so far."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from berth.planning.capacity import sharing, words
+from berth.planning.capacity.board import Board
+from berth.planning.capacity.eligibility import NodeIndex
+from berth.planning.capacity.plan import ModelCapacity, RolloutChoice, Waiting
+from berth.planning.capacity.policy import CapacityPolicy
+from berth.planning.capacity.reasons import CapacityReason
+from berth.planning.capacity.standing import Standing
+from berth.planning.capacity.world import Attempts, Demand, Need, Remembered
+
+
+@dataclass(slots=True)
+class Turn:
+    """What is decided about one Model, while it is decided."""
+
+    standing: Standing
+    moment: datetime
+    admitted: int
+    memory: Remembered
+    """What is stored when nothing is decided; fields are replaced as decisions are made."""
+    reason: CapacityReason | None = None
+    message: str = ""
+    queued: bool = False
+    """Whether it has a place in the queue."""
+    stalled: bool = False
+    rollout: RolloutChoice | None = None
+    holding: bool = False
+    releasing: bool = False
+    no_node: bool = False
+
+    @property
+    def demand(self) -> Demand:
+        """What the Model asks for."""
+        return self.standing.demand
+
+    def wait(self, reason: CapacityReason, message: str, *, queued: bool = True) -> None:
+        """It is not admitted now."""
+        self.reason, self.message, self.queued = reason, message, queued
+
+    def admit(self, nodes: tuple[str, ...]) -> None:
+        """One more replica may ask for GPUs, of one of these nodes."""
+        self.admitted += 1
+        together = dict.fromkeys((*(self.memory.nodes if self.standing.waiting else ()), *nodes))
+        self.memory = replace(self.memory, nodes=tuple(together), keeps="", beyond=None, preempted_by="")
+
+    def result(self, position: int | None, board: Board) -> ModelCapacity:
+        """The decision, with what has to be remembered of it."""
+        demand, memory = self.demand, self._memory()
+        waiting = None
+        if self.reason is not None and memory.since is not None:
+            waiting = Waiting(position, self.reason, self.message, memory.since)
+        need = demand.need
+        names = [pod.node for pod in self.standing.bound] or memory.nodes
+        return ModelCapacity(
+            self.admitted,
+            memory,
+            need.memory_mib if need.count else None,
+            need.source if need.count else None,
+            waiting,
+            self.stalled,
+            self.rollout,
+            memory.nodes,
+            memory.beyond is not None,
+            _share(need, names, board.index),
+            _notes(need),
+        )
+
+    def _memory(self) -> Remembered:
+        memory, now = self.memory, self.moment
+        reason = str(self.reason) if self.reason is not None else ""
+        unbound = self._will_wait()
+        return replace(
+            memory,
+            reason=reason,
+            since=None if not reason else memory.since if memory.reason == reason and memory.since else now,
+            held_since=(memory.held_since or now) if self.holding else None,
+            release_since=(memory.release_since or now) if self.releasing else None,
+            no_node_since=(memory.no_node_since or now) if self.no_node else None,
+            unbound_since=(memory.unbound_since or now) if unbound else None,
+            nodes=memory.nodes if unbound else (),
+            beyond=memory.beyond if unbound else None,
+        )
+
+    def _will_wait(self) -> bool:
+        """Whether an admitted replica has no node."""
+        extra = self.rollout is not None and self.rollout.begin and bool(self.memory.nodes)
+        return self.admitted > len(self.standing.bound) or extra or (self.standing.waiting > 0 and self.admitted > 0)
+
+
+def settled_result(standing: Standing, index: NodeIndex) -> ModelCapacity:
+    """The decision about a Model for which everything is as wanted."""
+    demand, need = standing.demand, standing.demand.need
+    known = need.memory_mib if need.count else None
+    memory = Remembered(queued_at=standing.remembered.queued_at) if demand.wanted else Remembered()
+    share = _share(need, [pod.node for pod in standing.bound], index)
+    return ModelCapacity(
+        demand.wanted, memory, known, need.source if need.count else None, share=share, notes=_notes(need)
+    )
+
+
+def _share(need: Need, names: Sequence[str], index: NodeIndex) -> float | None:
+    """The part of a GPU that a Shared server may use; all nodes that it may be on have GPUs of the same size."""
+    if not need.shared or need.memory_mib is None:
+        return None
+    for name in names:
+        number = index.position.get(name)
+        if number is not None and index.offering.get(need.resource, 0) >> number & 1:
+            total = index.static(number, need.resource).total
+            return sharing.memory_share(need.memory_mib, total) if total else None
+    return None
+
+
+def _notes(need: Need) -> tuple[str, ...]:
+    """What a person should know about the figures."""
+    return (words.WHOLE,) if need.count and need.memory_mib is None else ()
+
+
+def begin(standing: Standing, now: datetime) -> Turn:
+    """The turn of a Model before anything is decided: it keeps what it has."""
+    demand, memory = standing.demand, standing.remembered
+    if not demand.wanted:
+        return Turn(standing, now, 0, Remembered())
+    if memory.queued_at is None:
+        memory = replace(memory, queued_at=now)
+    if standing.bound and not standing.waiting:
+        memory = replace(memory, preempting=None, taken_back=None)
+    if demand.replicas:
+        memory = replace(memory, keeps="")
+    if min(demand.replicas, demand.wanted) == demand.wanted:
+        memory = replace(memory, preempted_by="")
+    return Turn(standing, now, min(demand.replicas, demand.wanted), memory)
+
+
+def again(attempts: Attempts | None, policy: CapacityPolicy) -> datetime | None:
+    """When something that was done in vain may be tried again; None: at once."""
+    if attempts is None:
+        return None
+    wait = min(policy.retry_longest, policy.retry_first * 2 ** min(attempts.count - 1, 30))
+    return attempts.at + timedelta(seconds=wait)
+
+
+def once_more(attempts: Attempts | None, now: datetime) -> Attempts:
+    """It was done, and nothing has come of it yet."""
+    return Attempts((attempts.count if attempts else 0) + 1, now)
