@@ -25,6 +25,8 @@ class Preemptor:
         self._board, self._standings = board, standings
         self._evicted: dict[int, frozenset[str]] = {}
         self._reach: dict[tuple[str, int, int], AtLeast] = {}
+        self._claims: dict[tuple[str, int], Sequence[Claim]] = {}
+        self._lowest: dict[str, int] = {}
         self._searches = board.policy.preemptions
         self.lowered: dict[str, int] = {}
         """Replicas that Models lose to others."""
@@ -40,15 +42,18 @@ class Preemptor:
             board.wake_at(board.soonest)
             return None
         self._searches -= 1
-        best: tuple[tuple[int, int, int, int], Eviction] | None = None
+        best: tuple[tuple[int, int, int], Eviction] | None = None
+        cheapest = (1, self._lowest[demand.need.resource])
         for number in positions(nodes):
             victims = self._victims(demand, number)
             if victims is None:
                 continue
             ranks = [self._priority(claim) for claim in victims]
-            cost = (len(victims), max(ranks), sum(ranks), number)
+            cost = (len(victims), max(ranks), sum(ranks))
             if best is None or cost < best[0]:
                 best = cost, Eviction(number, tuple(claim.pod for claim in victims))
+            if cost[:2] == cheapest:
+                break
         if best is None:
             return None
         self._evict(best[1])
@@ -59,6 +64,8 @@ class Preemptor:
         gone, before = frozenset(pod.uid for pod in eviction.pods), self._evicted.get(number, frozenset())
         self._board.evict(number, gone, before)
         self._evicted[number] = gone | before
+        for resource in self._board.sites[number].survey.claims:
+            self._claims.pop((resource, number), None)
         for pod in eviction.pods:
             self.lowered[pod.model] = self.lowered.get(pod.model, 0) + 1
 
@@ -75,23 +82,29 @@ class Preemptor:
             )
         return self._reach[key]
 
-    def _lower(self, demand: Demand, number: int) -> list[Claim]:
+    def _lower(self, demand: Demand, number: int) -> Sequence[Claim]:
         """What may be evicted, lowest priority and youngest first."""
-        gone = self._evicted.get(number, frozenset())
-        claims = [
-            claim
-            for claim in self._board.sites[number].survey.claims.get(demand.need.resource, ())
-            if claim.pod.uid not in gone and self._yields(claim, demand)
-        ]
-        return sorted(claims, key=lambda c: (self._priority(c), -c.pod.created_at.timestamp(), c.pod.uid))
+        claims = self._evictable(demand.need.resource, number)
+        if not claims or self._priority(claims[-1]) < demand.priority:
+            return claims
+        return [claim for claim in claims if self._priority(claim) < demand.priority]
 
-    def _yields(self, claim: Claim, demand: Demand) -> bool:
-        standing = self._standings.get(claim.pod.model)
-        return (
-            standing is not None
-            and standing.demand.priority < demand.priority
-            and any(pod.uid == claim.pod.uid for pod in standing.evictable())
-        )
+    def _evictable(self, resource: str, number: int) -> Sequence[Claim]:
+        key = (resource, number)
+        if key not in self._claims:
+            gone = self._evicted.get(number, frozenset())
+            found = self._board.sites[number].survey.claims.get(resource, ())
+            claims = [claim for claim in found if claim.pod.uid not in gone and self._may_end(claim.pod)]
+            claims.sort(key=lambda c: (self._priority(c), -c.pod.created_at.timestamp(), c.pod.uid))
+            self._claims[key] = claims
+            if claims:
+                lowest = self._priority(claims[0])
+                self._lowest[resource] = min(lowest, self._lowest.get(resource, lowest))
+        return self._claims[key]
+
+    def _may_end(self, pod: GpuPod) -> bool:
+        standing = self._standings.get(pod.model)
+        return standing is not None and any(one.uid == pod.uid for one in standing.evictable())
 
     def _priority(self, claim: Claim) -> int:
         return self._standings[claim.pod.model].demand.priority
@@ -161,6 +174,8 @@ def _fewest(claims: Sequence[Claim], short: int) -> Sequence[Claim] | None:
         number += 1
     if gathered < short:
         return None
+    if number == 1:
+        return [next(claim for claim in claims if claim.count >= short)]
     chosen: list[Claim] = []
     for place, claim in enumerate(claims):
         others = sorted((c.count for c in claims[place + 1 :]), reverse=True)[: number - len(chosen) - 1]

@@ -26,16 +26,13 @@ class Standing:
     """uids of Pods that are being deleted, or that are one too many."""
     settled: bool
     """Whether there is nothing to decide: everything is as wanted."""
+    remembered: Remembered
+    """What is stored; of a Model that was never planned for, its age counts from its creation."""
 
     @property
     def waiting(self) -> int:
         """Replicas that may get a node at any moment."""
         return len(self.unbound) + self.missing
-
-    @property
-    def remembered(self) -> Remembered:
-        """What is stored; of a Model that was never planned for, its age counts from its creation."""
-        return self.demand.remembered or Remembered(queued_at=self.demand.created_at)
 
     @property
     def surging(self) -> bool:
@@ -94,7 +91,8 @@ def standing_of(demand: Demand, pods: Sequence[GpuPod]) -> Standing:
     settled = not (leaving or unbound or missing or demand.rollout) and (
         demand.wanted == demand.replicas == len(bound) or (demand.wanted == demand.replicas and not demand.need.count)
     )
-    return Standing(demand, tuple(pods), bound, unbound, missing, frozenset(leaving), settled)
+    remembered = demand.remembered or Remembered(queued_at=demand.created_at)
+    return Standing(demand, tuple(pods), bound, unbound, missing, frozenset(leaving), settled, remembered)
 
 
 def _first_to_end(pod: GpuPod) -> tuple[bool, bool, bool, float, str]:
