@@ -22,7 +22,7 @@ from berth.planning.capacity.world import (
 from support.builders import NOW
 
 GPU = "nvidia.com/gpu"
-POLICY = CapacityPolicy(headroom_mib=0)
+POLICY = CapacityPolicy(headroom_mib=0, report_stale_after=50000)
 LONG_AGO = NOW - timedelta(days=1)
 
 
@@ -44,7 +44,9 @@ def model(name: str = "m", count: int = 1, memory: int | None = 24576, **more: A
     """A Model of one replica that has nothing yet."""
     source = None if memory is None else MemorySource.DECLARED
     need = Need(count, more.pop("resource", GPU), memory, source, more.pop("shared", False), more.pop("capped", True))
-    return Demand(f"default/{name}", more.pop("created_at", NOW), more.pop("wanted", 1), more.pop("replicas", 0), need, **more)
+    return Demand(
+        f"default/{name}", more.pop("created_at", NOW), more.pop("wanted", 1), more.pop("replicas", 0), need, **more
+    )
 
 
 def pod(name: str = "p", on: str = "", of: str = "", gpus: int = 1, **more: Any) -> GpuPod:
@@ -57,7 +59,7 @@ def pod(name: str = "p", on: str = "", of: str = "", gpus: int = 1, **more: Any)
         model=f"default/{of}" if of else "",
         node=on,
         ready=more.pop("ready", bool(of and on)),
-        bound_at=LONG_AGO if on else None,
+        bound_at=more.pop("bound_at", NOW if on else None),
         **more,
     )
 
@@ -98,17 +100,22 @@ class Cluster:
         return plan
 
     def change(self, name: str, **fields: Any) -> None:
-        """Changes one node, Model or Pod."""
+        """Changes what has this name and these fields: a node, Model or Pod."""
         for things in (self.nodes, self.models, self.pods):
             for number, thing in enumerate(things):
                 own = thing.key.removeprefix("default/") if isinstance(thing, Demand) else thing.name
-                if own == name:
+                if own == name and all(hasattr(thing, one) for one in fields):
                     things[number] = replace(thing, **fields)  # type: ignore[call-overload]
 
     def drop(self, name: str) -> None:
         """A Pod or node is gone."""
         self.pods = [one for one in self.pods if one.name != name]
         self.nodes = [one for one in self.nodes if one.name != name]
+
+
+def admitted(plan: CapacityPlan) -> dict[str, int]:
+    """Replicas that Models may have, by name."""
+    return {key.removeprefix("default/"): one.admitted for key, one in plan.models.items()}
 
 
 def decided(cluster: Cluster, name: str = "m", after: float = 0) -> ModelCapacity:
