@@ -9,9 +9,12 @@ from berth.planning.capacity.eligibility import positions
 from berth.planning.capacity.plan import Preemption
 from berth.planning.capacity.preemption import Preemptor
 from berth.planning.capacity.reasons import CapacityReason
+from berth.planning.capacity.standing import Standing
 from berth.planning.capacity.turn import Turn, again, once_more
 from berth.planning.capacity.world import Demand
 from berth.planning.world import format_time
+
+_ONE_BY_ONE = "the replica before it has not been told its nodes yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +50,13 @@ class Admission:
             nodes &= use.used_on
         return nodes
 
-    def alike(self, turn: Turn, nodes: int) -> int:
+    def alike(self, standing: Standing, nodes: int) -> int:
         """Those of the nodes on which a Shared Model would have the same share of each GPU; of others all."""
-        if not turn.demand.need.shared:
+        need = standing.demand.need
+        if not need.shared:
             return nodes
-        sizes = [same for _, same in self.board.index.totals.get(turn.demand.need.resource, ())]
-        running = 0
-        for pod in turn.standing.bound:
-            if pod.node in self.board.index.position:
-                running |= 1 << self.board.index.position[pod.node]
+        sizes = [same for _, same in self.board.index.totals.get(need.resource, ())]
+        running = self.board.index.named(standing.places)
         there = [same for same in sizes if same & running]
         return next((nodes & same for same in there or sizes if nodes & same), 0)
 
@@ -94,8 +95,8 @@ class Admission:
             self.board.wake_at(retry)
             text = f"the scheduler found no node for its Pod; it is tried again at {format_time(retry)}"
             turn.wait(CapacityReason.WAITING_FOR_NODE, text)
-        elif standing.waiting:
-            turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, "the replica before it has no node yet")
+        elif standing.unplaced:
+            turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, _ONE_BY_ONE)
         elif any(not pod.deleting for pod in standing.pods if pod.uid in standing.leaving):
             turn.wait(CapacityReason.WAITING_FOR_RELEASE, "a replica of its own is about to end")
         elif demand.cache and (other := self._awaited(demand)):
@@ -119,28 +120,28 @@ class Admission:
         if not ready or self.board.loads_left <= 0:
             turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, self._no_slot(turn, free))
             return True
-        nodes = self.alike(turn, ready)
+        nodes = self.alike(turn.standing, ready)
         if not nodes:
             return False
-        nodes = self.choose(turn, nodes)
+        nodes = self.choose(turn.standing, nodes)
         self.board.take(nodes, turn.demand.need)
-        turn.admit(tuple(self.board.index.names[number] for number in positions(nodes)))
+        turn.admit(self.board.index.names_of(nodes))
         if turn.demand.cache:
             self.awaited[turn.demand.cache] = turn.demand.key
         if turn.admitted < turn.demand.wanted:
-            turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, "the replica before it has no node yet")
+            turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, _ONE_BY_ONE)
         return True
 
-    def choose(self, turn: Turn, nodes: int) -> int:
+    def choose(self, standing: Standing, nodes: int) -> int:
         """The nodes to reserve: those that are fullest, so that whole nodes stay free for those who need them.
 
         After an admission that the scheduler did nothing with there are more to choose from.
         """
         wanted = self.board.policy.candidates
-        shelf = self.board.shelf(turn.demand)
+        shelf = self.board.shelf(standing.demand)
         if not wanted or shelf is None:
             return nodes
-        taken_back = turn.standing.remembered.taken_back
+        taken_back = standing.remembered.taken_back
         wanted <<= min(taken_back.count, 20) if taken_back else 0
         chosen = left = 0
         while nodes & ~chosen and chosen.bit_count() < wanted:

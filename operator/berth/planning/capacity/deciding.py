@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from berth.planning.capacity.admission import Admission
+from berth.planning.capacity.eligibility import positions
 from berth.planning.capacity.reasons import CapacityReason
 from berth.planning.capacity.rollouts import come_back, roll_out
 from berth.planning.capacity.standing import Standing
@@ -15,6 +16,7 @@ _NO_ROOM = (CapacityReason.WAITING_FOR_GPU, CapacityReason.WAITING_FOR_MEMORY)
 def decide(admission: Admission, standings: Mapping[str, Standing], queue: Sequence[Standing]) -> list[Turn]:
     """The turns of all in the queue, and of those that make way for them. `queue` is sorted."""
     _charge(admission, queue)
+    places = {standing.demand.key: place for standing in queue if (place := _place(admission, standing))}
     turns: dict[str, Turn] = {}
     for standing in queue:
         demand = standing.demand
@@ -25,38 +27,60 @@ def decide(admission: Admission, standings: Mapping[str, Standing], queue: Seque
                 turns[demand.key] = turn
     for standing in queue:
         if standing.demand.key not in turns:
-            turns[standing.demand.key] = _turn(admission, standing)
+            turns[standing.demand.key] = _turn(admission, standing, places.get(standing.demand.key, ()))
     for key in admission.preemptor.lowered:
         if key not in turns:
             turns[key] = _turn(admission, standings[key])
     return list(turns.values())
 
 
-def _charge(admission: Admission, unsettled: Iterable[Standing]) -> None:
+def _charge(admission: Admission, queue: Iterable[Standing]) -> None:
     """Reserves for replicas that are admitted and have no node yet, on every node that they may go to."""
     board = admission.board
-    position = board.index.position
-    for standing in unsettled:
-        demand, memory = standing.demand, standing.remembered
-        if not standing.waiting or not demand.need.count:
+    for standing in queue:
+        need, memory = standing.demand.need, standing.remembered
+        if not standing.waiting or not need.count:
             continue
-        shelf = board.shelf(demand)
-        roomy = shelf.with_left(demand.need.count) if shelf else 0
         if memory.beyond is not None:
             board.let_through += standing.waiting
-            nodes = admission.allowed(demand) & roomy & board.made_after(memory.beyond)
-            if not nodes:
-                continue
-        elif memory.nodes:
-            nodes = sum(1 << position[name] for name in memory.nodes if name in position)
-        else:
-            nodes = admission.allowed(demand) & roomy
-        board.take(nodes, demand.need, times=standing.waiting)
+            nodes = admission.allowed(standing.demand) & board.made_after(memory.beyond)
+            if nodes:
+                board.take(nodes, need, times=standing.waiting)
+            continue
+        for names in (*(pod.nodes for pod in standing.unbound), standing.reserved):
+            if names:
+                board.take(board.index.named(names), need)
 
 
-def _turn(admission: Admission, standing: Standing) -> Turn:
+def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
+    """A place for a replica that is admitted and has none: a Pod that takes the place of one that was evicted.
+
+    Where there is none, all that it might be given is kept from others.
+    """
+    board, demand = admission.board, standing.demand
+    if not standing.unplaced or standing.reserved or not demand.need.count or standing.remembered.beyond is not None:
+        return ()
+    places = admission.allowed(demand) & board.index.could_hold(demand.need)
+    fitting = admission.alike(standing, places & board.fits_now(demand) & board.loads_open)
+    if fitting:
+        nodes = admission.choose(standing, fitting)
+        board.take(nodes, demand.need)
+        return board.index.names_of(nodes)
+    soon = places & board.fits_soon(demand)
+    if soon:
+        board.claim(next(positions(soon)), demand.need)
+        return ()
+    shelf = board.shelf(demand)
+    if shelf is not None:
+        board.take(places & shelf.with_left(demand.need.count), demand.need, times=standing.unplaced)
+    return ()
+
+
+def _turn(admission: Admission, standing: Standing, place: tuple[str, ...] = ()) -> Turn:
     board, demand = admission.board, standing.demand
     turn = begin(standing, board.moment)
+    if place and demand.wanted:
+        turn.memory = replace(turn.memory, nodes=place)
     if not demand.wanted:
         return turn
     if not demand.need.count:
@@ -106,7 +130,7 @@ def _recall_preemption(turn: Turn) -> None:
 def _take_back(admission: Admission, turn: Turn, late: int) -> None:
     """Replicas that the scheduler has found no node for wait in the queue again, with their old age."""
     turn.admitted = max(0, turn.admitted - late)
-    turn.memory = replace(turn.memory, taken_back=once_more(turn.memory.taken_back, turn.moment))
+    turn.memory = replace(turn.memory, nodes=(), taken_back=once_more(turn.memory.taken_back, turn.moment))
     said = next((pod.unschedulable_message for pod in turn.standing.unbound if pod.unschedulable_message), "")
     text = f"the scheduler has found no node for its Pod{f': {said}' if said else ''}; it is tried again later"
     turn.wait(CapacityReason.WAITING_FOR_NODE, text)

@@ -90,6 +90,14 @@ class NodeIndex:
                     sizes[static.total] = sizes.get(static.total, 0) | 1 << number
             self.totals[resource] = sorted(sizes.items())
 
+    def named(self, names: Iterable[str]) -> int:
+        """The nodes of these names that exist."""
+        return _union(1 << self.position[name] for name in names if name in self.position)
+
+    def names_of(self, nodes: int) -> tuple[str, ...]:
+        """The names of the nodes in a set."""
+        return tuple(self.names[number] for number in positions(nodes))
+
     def eligible(self, placement: Placement, *, ever: bool = False) -> int:
         """Nodes that the placement allows; with `ever` also those that are cordoned or not ready for the moment."""
         key = (placement, ever)

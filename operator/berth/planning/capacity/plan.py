@@ -46,7 +46,8 @@ class ModelCapacity:
     """Whether a person is needed; it still goes on by itself when what is missing appears."""
     rollout: RolloutChoice | None = None
     nodes: tuple[str, ...] = ()
-    """Nodes that its replicas without a node may go to; empty: none of it waits for a node."""
+    """Nodes that one of its Pods that has not been told may go to: it is given a required affinity for these, and its
+    scheduling gate is removed. Empty: none may go anywhere yet."""
     new_nodes_only: bool = False
     """Whether its Pod without a node may go only to nodes that do not exist yet."""
     share: float | None = None

@@ -96,13 +96,9 @@ def _caches(derived: Derived, world: CapacityWorld, unsettled: Iterable[Standing
     """How the caches are used that Models ask for about which there is something to decide."""
     asked = [standing for standing in unsettled if standing.demand.cache]
     awaited = {s.demand.cache: s.demand.key for s in sorted(asked, key=lambda s: s.demand.key) if s.waiting}
-    position = derived.index.position
     uses: dict[str, CacheUse] = {}
     for cache in {standing.demand.cache for standing in asked}:
-        used_on = 0
-        for pod in derived.users(cache).values():
-            if pod.node in position:
-                used_on |= 1 << position[pod.node]
+        used_on = derived.index.named(pod.node for pod in derived.users(cache).values())
         terms = world.volumes.get(cache)
         nodes = None if terms is None else derived.index.matching(terms)
         uses[cache] = CacheUse(nodes, used_on, awaited.get(cache, ""))

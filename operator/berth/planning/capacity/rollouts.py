@@ -53,7 +53,7 @@ def _go_on(admission: Admission, turn: Turn, started: RolloutStrategy) -> None:
 def _surge(admission: Admission, turn: Turn, wish: RolloutStrategy) -> None:
     board, demand = admission.board, turn.demand
     places = admission.allowed(demand) & board.index.could_hold(demand.need) & ~board.held
-    fitting = admission.alike(turn, places & board.fits_now(demand))
+    fitting = admission.alike(turn.standing, places & board.fits_now(demand))
     if not fitting:
         number = next(positions(places), None)
         _, text = (
@@ -75,9 +75,9 @@ def _surge(admission: Admission, turn: Turn, wish: RolloutStrategy) -> None:
     if not begin:
         turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, "the update waits until fewer servers are loading")
         return
-    nodes = admission.choose(turn, ready)
+    nodes = admission.choose(turn.standing, ready)
     board.take(nodes, demand.need)
-    turn.memory = replace(turn.memory, nodes=tuple(board.index.names[number] for number in positions(nodes)))
+    turn.memory = replace(turn.memory, nodes=board.index.names_of(nodes))
 
 
 def _in_place(admission: Admission, turn: Turn, why: str) -> None:

@@ -20,6 +20,8 @@ class Standing:
     """With a node, and neither being deleted nor about to be."""
     unbound: tuple[GpuPod, ...]
     """Without a node, and not being deleted."""
+    unplaced: int
+    """Replicas that have not been told yet where they may go, those without a Pod included."""
     missing: int
     """Replicas that the Deployment has been given and has made no Pod of yet."""
     leaving: frozenset[str]
@@ -28,11 +30,18 @@ class Standing:
     """Whether there is nothing to decide: everything is as wanted."""
     remembered: Remembered
     """What is stored; of a Model that was never planned for, its age counts from its creation."""
+    reserved: tuple[str, ...]
+    """Nodes that are reserved for the next of its replicas that is told."""
 
     @property
     def waiting(self) -> int:
         """Replicas that may get a node at any moment."""
         return len(self.unbound) + self.missing
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Nodes that its replicas have, or may get."""
+        return (*(pod.node for pod in self.bound), *(name for pod in self.unbound for name in pod.nodes))
 
     @property
     def surging(self) -> bool:
@@ -63,14 +72,15 @@ class Standing:
         Where Pods of its own are still ending, those without a node wait for them.
         """
         patience = policy.slot_timeout if self.leaving else policy.unschedulable_after
-        late = [
-            pod
+        late = {
+            pod.uid
             for pod in self.unbound
             if pod.unschedulable_since and (now - pod.unschedulable_since).total_seconds() >= patience
-        ]
+        }
         since = self.remembered.unbound_since
-        lost = self.missing if since is not None and (now - since).total_seconds() >= patience else 0
-        return len(late) + lost
+        if since is None or (now - since).total_seconds() < patience:
+            return len(late)
+        return len(late | {pod.uid for pod in self.unbound if not pod.nodes}) + self.missing
 
 
 def standing_of(demand: Demand, pods: Sequence[GpuPod]) -> Standing:
@@ -92,7 +102,20 @@ def standing_of(demand: Demand, pods: Sequence[GpuPod]) -> Standing:
         demand.wanted == demand.replicas == len(bound) or (demand.wanted == demand.replicas and not demand.need.count)
     )
     remembered = demand.remembered or Remembered(queued_at=demand.created_at)
-    return Standing(demand, tuple(pods), bound, unbound, missing, frozenset(leaving), settled, remembered)
+    unplaced = missing + sum(not pod.nodes for pod in unbound)
+    told = any(pod.nodes == remembered.nodes for pod in (*bound, *unbound))
+    return Standing(
+        demand,
+        tuple(pods),
+        bound,
+        unbound,
+        unplaced,
+        missing,
+        frozenset(leaving),
+        settled,
+        remembered,
+        remembered.nodes if unplaced and not told else (),
+    )
 
 
 def _first_to_end(pod: GpuPod) -> tuple[bool, bool, bool, float, str]:

@@ -45,8 +45,7 @@ class Turn:
     def admit(self, nodes: tuple[str, ...]) -> None:
         """One more replica may ask for GPUs, of one of these nodes."""
         self.admitted += 1
-        together = dict.fromkeys((*(self.memory.nodes if self.standing.waiting else ()), *nodes))
-        self.memory = replace(self.memory, nodes=tuple(together), keeps="", beyond=None, preempted_by="")
+        self.memory = replace(self.memory, nodes=nodes, keeps="", beyond=None, preempted_by="")
 
     def result(self, position: int | None, board: Board) -> ModelCapacity:
         """The decision, with what has to be remembered of it."""
@@ -55,7 +54,7 @@ class Turn:
         if self.reason is not None and memory.since is not None:
             waiting = Waiting(position, self.reason, self.message, memory.since)
         need = demand.need
-        names = [pod.node for pod in self.standing.bound] or memory.nodes
+        names = (*self.standing.places, *memory.nodes)
         return ModelCapacity(
             self.admitted,
             memory,
@@ -82,7 +81,6 @@ class Turn:
             release_since=(memory.release_since or now) if self.releasing else None,
             no_node_since=(memory.no_node_since or now) if self.no_node else None,
             unbound_since=(memory.unbound_since or now) if unbound else None,
-            nodes=memory.nodes if unbound else (),
             beyond=memory.beyond if unbound else None,
         )
 
@@ -97,7 +95,7 @@ def settled_result(standing: Standing, index: NodeIndex) -> ModelCapacity:
     demand, need = standing.demand, standing.demand.need
     known = need.memory_mib if need.count else None
     memory = Remembered(queued_at=standing.remembered.queued_at) if demand.wanted else Remembered()
-    share = _share(need, [pod.node for pod in standing.bound], index)
+    share = _share(need, standing.places, index)
     return ModelCapacity(
         demand.wanted, memory, known, need.source if need.count else None, share=share, notes=_notes(need)
     )
@@ -131,6 +129,7 @@ def begin(standing: Standing, now: datetime) -> Turn:
         memory = replace(memory, preempting=None, taken_back=None)
     if demand.replicas:
         memory = replace(memory, keeps="")
+    memory = replace(memory, nodes=standing.reserved)
     if min(demand.replicas, demand.wanted) == demand.wanted:
         memory = replace(memory, preempted_by="")
     return Turn(standing, now, min(demand.replicas, demand.wanted), memory)

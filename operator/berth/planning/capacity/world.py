@@ -85,6 +85,8 @@ class GpuPod:
     ready: bool = False
     loading: bool = False
     """Of a Model: on its way to ready for the first time, and neither failed nor held back after a failure."""
+    nodes: tuple[str, ...] = ()
+    """Nodes that it has been told it may go to; empty: not told yet, so a scheduling gate holds it back."""
     bound_at: datetime | None = None
     deleting: bool = False
     ends_at: datetime | None = None
@@ -156,7 +158,7 @@ class Remembered:
     unbound_since: datetime | None = None
     """Since when an admitted replica has no node."""
     nodes: tuple[str, ...] = ()
-    """Nodes that an admitted replica without a node is reserved on, and may go to."""
+    """Nodes that the next replica which is told may go to, and is reserved on."""
     beyond: datetime | None = None
     """When a replica was let through to ask for a new node: it may go to nodes made later only."""
     keeps: str = ""
