@@ -1,8 +1,8 @@
 """A cluster of GPUs in memory, in which the plans of the capacity planner are carried out.
 
-Deployments make Pods, a scheduler binds them to any node that Kubernetes and their affinity allow, kubelet gives them any
-GPUs, servers load, end and leave memory behind. The planner sees it through reports that lag. What a real cluster must
-never do is asserted where it happens.
+Deployments make Pods, a scheduler binds them to any node that Kubernetes and their affinity allow, kubelet gives them
+any GPUs, servers load, end and leave memory behind. The planner sees it through reports that lag. What a real cluster
+must never do is asserted where it happens.
 """
 
 import random

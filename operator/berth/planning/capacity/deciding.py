@@ -93,7 +93,7 @@ def _turn(admission: Admission, standing: Standing, place: tuple[str, ...] = ())
     if standing.let_through:
         admission.beyond(turn)
         return turn
-    late = 0 if standing.surging else standing.in_vain(board.policy, board.moment)
+    late = 0 if standing.surging else standing.in_vain(board.policy, board.over)
     if late:
         _take_back(admission, turn, late)
         return turn

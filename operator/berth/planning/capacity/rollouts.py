@@ -40,7 +40,7 @@ def roll_out(admission: Admission, turn: Turn) -> None:
 def _go_on(admission: Admission, turn: Turn, started: RolloutStrategy) -> None:
     rollout, board = turn.demand.rollout, admission.board
     assert rollout is not None
-    stuck = turn.standing.in_vain(board.policy, turn.moment)
+    stuck = turn.standing.in_vain(board.policy, board.over)
     if started is RolloutStrategy.SURGE and rollout.wish is not RolloutStrategy.SURGE and stuck:
         _in_place(admission, turn, "the scheduler found no node for one more replica")
         return

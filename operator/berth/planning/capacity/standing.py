@@ -1,6 +1,6 @@
 """What a Model has: its replicas with and without a node, and those that are about to end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -66,19 +66,15 @@ class Standing:
             return ()
         return tuple(pod for pod in self.bound if not pod.ready) or self.bound
 
-    def in_vain(self, policy: CapacityPolicy, now: datetime) -> int:
-        """Replicas that were admitted and have found no node in time.
+    def in_vain(self, policy: CapacityPolicy, over: Callable[[datetime, float], bool]) -> int:
+        """Replicas that were admitted and have found no node in time; `over` says whether so much time has passed.
 
         Where Pods of its own are still ending, those without a node wait for them.
         """
         patience = policy.slot_timeout if self.leaving else policy.unschedulable_after
-        late = {
-            pod.uid
-            for pod in self.unbound
-            if pod.unschedulable_since and (now - pod.unschedulable_since).total_seconds() >= patience
-        }
+        late = {pod.uid for pod in self.unbound if pod.unschedulable_since and over(pod.unschedulable_since, patience)}
         since = self.remembered.unbound_since
-        if since is None or (now - since).total_seconds() < patience:
+        if not self.unplaced or since is None or not over(since, patience):
             return len(late)
         return len(late | {pod.uid for pod in self.unbound if not pod.nodes}) + self.missing
 
