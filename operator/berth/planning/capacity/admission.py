@@ -76,7 +76,7 @@ class Admission:
         places = self.allowed(demand) & self.board.index.could_hold(demand.need)
         if self.admit(turn, self.board.fits_now(demand) & places):
             return
-        if self._await_release(turn, places) or (demand.autoscaled and self._let_through(turn)):
+        if self._await_release(turn, places) or self._let_through(turn):
             return
         if self.preempt(turn, places):
             return
@@ -160,6 +160,13 @@ class Admission:
             return f"{name} has room, and as many servers are loading as may load at once: {most} in the cluster"
         return f"{name} has room, and as many servers are loading there as may load at once: {policy.loads_per_node}"
 
+    def keep_room(self, turn: Turn) -> None:
+        """A Model that makes way on one node may have room on another, after its Pod has begun to end."""
+        places = self.allowed(turn.demand) & self.board.index.could_hold(turn.demand.need) & ~self.board.held
+        fitting = places & self.board.fits_now(turn.demand)
+        if fitting:
+            self.board.keep(next(positions(fitting)), turn.demand.need)
+
     # ---- wait for others to leave ---------------------------------------------------------------------------
 
     def _await_release(self, turn: Turn, places: int) -> bool:
@@ -213,9 +220,11 @@ class Admission:
 
     def _let_through(self, turn: Turn) -> bool:
         """Shows one Pod to the cluster autoscaler, if few others wait for it."""
-        board = self.board
-        if board.let_through >= board.policy.pending_pods:
+        board, demand = self.board, turn.demand
+        if not demand.autoscaled or board.let_through >= board.policy.pending_pods:
             return False
+        if demand.need.shared:
+            return False  # nobody knows yet which part of a new node's GPUs would be its own
         board.let_through += 1
         turn.admit(())
         turn.memory = replace(turn.memory, beyond=turn.moment, nodes=())
@@ -237,7 +246,7 @@ class Admission:
             board.keep(number, demand.need)
         elif not self._waited_for_node(turn) or not self.preempt(turn, places):
             return
-        turn.admitted -= turn.standing.waiting
+        turn.admitted -= turn.standing.unplaced
         turn.memory = replace(turn.memory, beyond=None)
 
     # ---- first in the queue ---------------------------------------------------------------------------------

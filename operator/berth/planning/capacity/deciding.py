@@ -35,35 +35,33 @@ def decide(admission: Admission, standings: Mapping[str, Standing], queue: Seque
 
 
 def _charge(admission: Admission, queue: Iterable[Standing]) -> None:
-    """Reserves for replicas that are admitted and have no node yet, on every node that they may go to."""
+    """Reserves for replicas that have been told where they may go and have no node yet, on all these nodes."""
     board = admission.board
     for standing in queue:
-        need, memory = standing.demand.need, standing.remembered
-        if not standing.waiting or not need.count:
-            continue
-        if memory.beyond is not None:
-            board.let_through += standing.waiting
-            nodes = admission.allowed(standing.demand) & board.made_after(memory.beyond)
+        need, beyond = standing.demand.need, standing.remembered.beyond
+        for pod in standing.unbound:
+            if pod.nodes and need.count:
+                board.take(board.index.named(pod.nodes), need)
+        if standing.let_through and beyond is not None:
+            board.let_through += standing.unplaced
+            nodes = admission.allowed(standing.demand) & board.made_after(beyond)
             if nodes:
-                board.take(nodes, need, times=standing.waiting)
-            continue
-        for names in (*(pod.nodes for pod in standing.unbound), standing.reserved):
-            if names:
-                board.take(board.index.named(names), need)
+                board.take(nodes, need, times=standing.unplaced)
 
 
 def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
-    """A place for a replica that is admitted and has none: a Pod that takes the place of one that was evicted.
+    """A place for a replica that is admitted and has not been told any; the one that is reserved, while it is free.
 
-    Where there is none, all that it might be given is kept from others.
+    One that takes the place of an evicted Pod has none yet. Where none is free, all that it might be given is kept
+    from others.
     """
     board, demand = admission.board, standing.demand
-    if not standing.unplaced or standing.reserved or not demand.need.count or standing.remembered.beyond is not None:
+    if not standing.unplaced or standing.let_through or not demand.need.count:
         return ()
     places = admission.allowed(demand) & board.index.could_hold(demand.need)
     fitting = admission.alike(standing, places & board.fits_now(demand) & board.loads_open)
-    if fitting:
-        nodes = admission.choose(standing, fitting)
+    nodes = board.index.named(standing.reserved) & fitting or admission.choose(standing, fitting)
+    if nodes:
         board.take(nodes, demand.need)
         return board.index.names_of(nodes)
     soon = places & board.fits_soon(demand)
@@ -79,7 +77,7 @@ def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
 def _turn(admission: Admission, standing: Standing, place: tuple[str, ...] = ()) -> Turn:
     board, demand = admission.board, standing.demand
     turn = begin(standing, board.moment)
-    if place and demand.wanted:
+    if demand.wanted and not standing.let_through:
         turn.memory = replace(turn.memory, nodes=place)
     if not demand.wanted:
         return turn
@@ -117,7 +115,8 @@ def _make_way(admission: Admission, turn: Turn) -> None:
     key = turn.demand.key
     turn.admitted = max(0, turn.admitted - admission.preemptor.lowered[key])
     preemption = next(one for one in admission.preemptions if one.victim == key)
-    turn.memory = replace(turn.memory, preempted_by=preemption.for_model)
+    turn.memory = replace(turn.memory, nodes=(), preempted_by=preemption.for_model)
+    admission.keep_room(turn)
     turn.wait(CapacityReason.PREEMPTED, preemption.message)
 
 

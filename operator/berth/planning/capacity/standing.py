@@ -51,8 +51,8 @@ class Standing:
 
     @property
     def let_through(self) -> bool:
-        """Whether its replicas without a node wait for a node that does not exist yet."""
-        return self.waiting > 0 and self.remembered.beyond is not None
+        """Whether a replica waits for a node that does not exist yet."""
+        return self.unplaced > 0 and self.remembered.beyond is not None
 
     def evictable(self) -> tuple[GpuPod, ...]:
         """Pods that end when the Deployment is made smaller: which ones is the choice of its ReplicaSet.

@@ -81,7 +81,6 @@ class Turn:
             release_since=(memory.release_since or now) if self.releasing else None,
             no_node_since=(memory.no_node_since or now) if self.no_node else None,
             unbound_since=(memory.unbound_since or now) if unbound else None,
-            beyond=memory.beyond if unbound else None,
         )
 
     def _will_wait(self) -> bool:
@@ -129,7 +128,8 @@ def begin(standing: Standing, now: datetime) -> Turn:
         memory = replace(memory, preempting=None, taken_back=None)
     if demand.replicas:
         memory = replace(memory, keeps="")
-    memory = replace(memory, nodes=standing.reserved)
+    if not standing.unplaced:
+        memory = replace(memory, nodes=(), beyond=None)
     if min(demand.replicas, demand.wanted) == demand.wanted:
         memory = replace(memory, preempted_by="")
     return Turn(standing, now, min(demand.replicas, demand.wanted), memory)
