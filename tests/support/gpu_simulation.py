@@ -335,6 +335,12 @@ class Simulation:
             return one.need == other.need
         return one.need.count <= other.need.count and one.need.memory_mib <= other.need.memory_mib
 
+    def has_its_size(self, model: Demand, name: str) -> bool:
+        """Whether GPUs of this node are as large as those on which a Shared Model runs already."""
+        others = {pod.node for pod in self.pods.values() if pod.model == model.key and pod.node}
+        same = {self.nodes[other].gpus[0].total for other in others} <= {self.nodes[name].gpus[0].total}
+        return same or not model.need.shared
+
     # ---- events ----------------------------------------------------------------------------------------------
 
     def add_node(self, name: str, totals: list[int], slots: int = 1, *, reports: bool = True) -> None:

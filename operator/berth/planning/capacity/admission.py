@@ -50,15 +50,26 @@ class Admission:
             nodes &= use.used_on
         return nodes
 
+    def places(self, standing: Standing) -> int:
+        """Nodes that it may go to and that could hold a replica if nothing else were there."""
+        nodes = self.allowed(standing.demand) & self.board.index.could_hold(standing.demand.need)
+        if standing.demand.need.shared and (same := self._same(standing)):
+            nodes &= same  # all replicas have the same command line, and with it the same part of a GPU
+        return nodes
+
     def alike(self, standing: Standing, nodes: int) -> int:
-        """Those of the nodes on which a Shared Model would have the same share of each GPU; of others all."""
+        """Those of the nodes on which a Shared Model would have the same part of each GPU; of others all."""
         need = standing.demand.need
         if not need.shared:
             return nodes
-        sizes = [same for _, same in self.board.index.totals.get(need.resource, ())]
+        sizes = self.board.index.totals.get(need.resource, ())
+        return next((nodes & same for _, same in sizes if nodes & same), 0)
+
+    def _same(self, standing: Standing) -> int:
+        """Nodes whose GPUs are as large as those that its replicas have."""
         running = self.board.index.named(standing.places)
-        there = [same for same in sizes if same & running]
-        return next((nodes & same for same in there or sizes if nodes & same), 0)
+        sizes = self.board.index.totals.get(standing.demand.need.resource, ())
+        return next((same for _, same in sizes if same & running), 0)
 
     # ---- admit ----------------------------------------------------------------------------------------------
 
@@ -73,7 +84,7 @@ class Admission:
             return
         if self._unsettled(turn):
             return
-        places = self.allowed(demand) & self.board.index.could_hold(demand.need)
+        places = self.places(turn.standing)
         if self.admit(turn, self.board.fits_now(demand) & places):
             return
         if self._await_release(turn, places) or self._let_through(turn):
@@ -162,7 +173,7 @@ class Admission:
 
     def keep_room(self, turn: Turn) -> None:
         """A Model that makes way on one node may have room on another, after its Pod has begun to end."""
-        places = self.allowed(turn.demand) & self.board.index.could_hold(turn.demand.need) & ~self.board.held
+        places = self.places(turn.standing) & ~self.board.held
         fitting = places & self.board.fits_now(turn.demand)
         if fitting:
             self.board.keep(next(positions(fitting)), turn.demand.need)
@@ -238,7 +249,7 @@ class Admission:
     def beyond(self, turn: Turn) -> None:
         """A replica waits for a node that does not exist yet. When there is room all the same, it is taken back."""
         board, demand = self.board, turn.demand
-        places = self.allowed(demand) & board.index.could_hold(demand.need) & ~board.held
+        places = self.places(turn.standing) & ~board.held
         turn.wait(CapacityReason.WAITING_FOR_NODE, f"{words.needs(demand.need)}; asks for a new node")
         fitting = places & board.fits_now(demand)
         if fitting & board.loads_open and board.loads_left > 0:

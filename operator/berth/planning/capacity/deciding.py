@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
 
 from berth.planning.capacity.admission import Admission
 from berth.planning.capacity.eligibility import positions
 from berth.planning.capacity.reasons import CapacityReason
 from berth.planning.capacity.rollouts import come_back, roll_out
 from berth.planning.capacity.standing import Standing
-from berth.planning.capacity.turn import Turn, begin, once_more
+from berth.planning.capacity.turn import Turn, begin, once_more, order
 
 _NO_ROOM = (CapacityReason.WAITING_FOR_GPU, CapacityReason.WAITING_FOR_MEMORY)
 
 
 def decide(admission: Admission, standings: Mapping[str, Standing], queue: Sequence[Standing]) -> list[Turn]:
     """The turns of all in the queue, and of those that make way for them. `queue` is sorted."""
+    moment = admission.board.moment
     _charge(admission, queue)
     places = {standing.demand.key: place for standing in queue if (place := _place(admission, standing))}
     turns: dict[str, Turn] = {}
@@ -25,12 +27,14 @@ def decide(admission: Admission, standings: Mapping[str, Standing], queue: Seque
             if come_back(admission, turn):
                 _roll_out_if_due(admission, turn)
                 turns[demand.key] = turn
-    for standing in queue:
-        if standing.demand.key not in turns:
-            turns[standing.demand.key] = _turn(admission, standing, places.get(standing.demand.key, ()))
-    for key in admission.preemptor.lowered:
-        if key not in turns:
-            turns[key] = _turn(admission, standings[key])
+    line = [(order(standing, moment), standing) for standing in queue if standing.demand.key not in turns]
+    inside = {standing.demand.key for standing in queue}
+    while line:
+        _, standing = heappop(line)
+        turns[standing.demand.key] = _turn(admission, standing, places.get(standing.demand.key, ()))
+        for key in admission.preemptor.lowered.keys() - inside:
+            inside.add(key)  # it was as wanted until now; whoever makes way is less important, so its turn is to come
+            heappush(line, (order(standings[key], moment), standings[key]))
     return list(turns.values())
 
 
@@ -58,7 +62,7 @@ def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
     board, demand = admission.board, standing.demand
     if not standing.unplaced or standing.let_through or not demand.need.count:
         return ()
-    places = admission.allowed(demand) & board.index.could_hold(demand.need)
+    places = admission.places(standing)
     fitting = admission.alike(standing, places & board.fits_now(demand) & board.loads_open)
     nodes = board.index.named(standing.reserved) & fitting or admission.choose(standing, fitting)
     if nodes:

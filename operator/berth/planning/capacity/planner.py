@@ -15,7 +15,7 @@ from berth.planning.capacity.plan import CapacityPlan, ModelCapacity
 from berth.planning.capacity.policy import CapacityPolicy
 from berth.planning.capacity.preemption import Preemptor
 from berth.planning.capacity.standing import Standing
-from berth.planning.capacity.turn import settled_result
+from berth.planning.capacity.turn import order, settled_result
 from berth.planning.capacity.world import CapacityWorld
 
 
@@ -39,8 +39,8 @@ class Planner:
         board = _board(derived, unsettled, policy, now)
         caches = _caches(derived, world, unsettled)
         admission = Admission(board, Preemptor(board, derived.standings), caches)
-        turns = decide(admission, derived.standings, sorted(unsettled, key=lambda standing: _order(standing, now)))
-        turns.sort(key=lambda turn: _order(turn.standing, now))
+        turns = decide(admission, derived.standings, sorted(unsettled, key=lambda standing: order(standing, now)))
+        turns.sort(key=lambda turn: order(turn.standing, now))
         models = dict(self._as_wanted)
         position = 0
         for turn in turns:
@@ -67,11 +67,6 @@ class Planner:
                 self._as_wanted[key] = settled_result(standing, derived.index)
         self._derived, self._at = derived, now
         return derived
-
-
-def _order(standing: Standing, now: datetime) -> tuple[int, datetime, str]:
-    """Who comes first: priority, then age."""
-    return -standing.demand.priority, standing.remembered.queued_at or now, standing.demand.key
 
 
 def _board(derived: Derived, unsettled: Iterable[Standing], policy: CapacityPolicy, now: datetime) -> Board:

@@ -52,7 +52,7 @@ def _go_on(admission: Admission, turn: Turn, started: RolloutStrategy) -> None:
 
 def _surge(admission: Admission, turn: Turn, wish: RolloutStrategy) -> None:
     board, demand = admission.board, turn.demand
-    places = admission.allowed(demand) & board.index.could_hold(demand.need) & ~board.held
+    places = admission.places(turn.standing) & ~board.held
     fitting = admission.alike(turn.standing, places & board.fits_now(demand))
     if not fitting:
         number = next(positions(places), None)
@@ -108,7 +108,7 @@ def come_back(admission: Admission, turn: Turn) -> bool:
     if number is None or not demand.provisioned:
         return False
     bit = 1 << number
-    if not admission.allowed(demand) & board.index.could_hold(demand.need) & bit:
+    if not admission.places(turn.standing) & bit:
         return False
     if not turn.standing.pods and board.fits_now(demand) & bit:
         if board.loads_open & bit and board.loads_left > 0:

@@ -135,6 +135,11 @@ def begin(standing: Standing, now: datetime) -> Turn:
     return Turn(standing, now, min(demand.replicas, demand.wanted), memory)
 
 
+def order(standing: Standing, now: datetime) -> tuple[int, datetime, str]:
+    """Who comes first: priority, then age."""
+    return -standing.demand.priority, standing.remembered.queued_at or now, standing.demand.key
+
+
 def again(attempts: Attempts | None, policy: CapacityPolicy) -> datetime | None:
     """When something that was done in vain may be tried again; None: at once."""
     if attempts is None:

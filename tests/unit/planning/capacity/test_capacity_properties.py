@@ -189,7 +189,7 @@ def everybody_who_fits_is_in(sim: Simulation) -> None:
         for name, site in sim.nodes.items():
             pods = [pod for pod in sim.pods.values() if pod.node == name]
             found = survey(site.node, pods, (), sim.policy, sim.now).now[GPU]
-            fits = holds(found, model.need) and not site.node.unschedulable
+            fits = holds(found, model.need) and not site.node.unschedulable and sim.has_its_size(model, name)
             assert not fits or decision.new_nodes_only, f"{key} fits on {name} and waits: {decision.waiting.message}"
 
 
