@@ -233,8 +233,10 @@ class Simulation:
         if not pod.deleting:
             return
         del self.pods[uid]
-        for gpu in self.nodes[pod.node].gpus if pod.node in self.nodes else ():
-            gpu.holders.discard(uid)
+        if pod.node in self.nodes:
+            self.nodes[pod.node].disturbed = self.step  # a Pod that was told before may be given its GPU
+            for gpu in self.nodes[pod.node].gpus:
+                gpu.holders.discard(uid)
 
     def release(self, name: str) -> None:
         """Memory of Pods that are gone is free at last."""
@@ -316,6 +318,7 @@ class Simulation:
         staying = sum(not pod.deleting for pod in self.pods.values() if pod.model == model.key)
         return (
             model.rollout is None
+            and not (model.need.shared and model.replicas)  # it may go to GPUs of one size only
             and told
             and staying == model.replicas
             and (remembered is None or (remembered.taken_back is None and remembered.beyond is None))

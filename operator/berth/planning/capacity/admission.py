@@ -14,8 +14,6 @@ from berth.planning.capacity.turn import Turn, again, once_more
 from berth.planning.capacity.world import Demand
 from berth.planning.world import format_time
 
-_ONE_BY_ONE = "the replica before it has not been told its nodes yet"
-
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
@@ -107,7 +105,7 @@ class Admission:
             text = f"the scheduler found no node for its Pod; it is tried again at {format_time(retry)}"
             turn.wait(CapacityReason.WAITING_FOR_NODE, text)
         elif standing.unplaced:
-            turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, _ONE_BY_ONE)
+            self._one_by_one(turn)
         elif any(not pod.deleting for pod in standing.pods if pod.uid in standing.leaving):
             turn.wait(CapacityReason.WAITING_FOR_RELEASE, "a replica of its own is about to end")
         elif demand.cache and (other := self._awaited(demand)):
@@ -140,8 +138,18 @@ class Admission:
         if turn.demand.cache:
             self.awaited[turn.demand.cache] = turn.demand.key
         if turn.admitted < turn.demand.wanted:
-            turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, _ONE_BY_ONE)
+            self._one_by_one(turn)
         return True
+
+    def _one_by_one(self, turn: Turn) -> None:
+        """Every replica is told its nodes before the next is admitted; what those could have is kept for them."""
+        turn.wait(CapacityReason.WAITING_FOR_LOAD_SLOT, "the replica before it has not been told its nodes yet")
+        for _ in range(turn.demand.wanted - turn.admitted):
+            fitting = self.places(turn.standing) & self.board.fits_now(turn.demand) & ~self.board.held
+            ready = fitting & self.board.loads_open
+            if not ready or self.board.loads_left <= 0:
+                break
+            self.board.take(ready & -ready, turn.demand.need)
 
     def choose(self, standing: Standing, nodes: int) -> int:
         """The nodes to reserve: those that are fullest, so that whole nodes stay free for those who need them.

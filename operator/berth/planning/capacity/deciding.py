@@ -48,7 +48,9 @@ def _charge(admission: Admission, queue: Iterable[Standing]) -> None:
                 board.take(board.index.named(pod.nodes), need)
         if standing.let_through and beyond is not None:
             board.let_through += standing.unplaced
-            nodes = admission.allowed(standing.demand) & board.made_after(beyond)
+            shelf = board.shelf(standing.demand)
+            roomy = shelf.with_left(need.count) if shelf else 0
+            nodes = admission.allowed(standing.demand) & board.made_after(beyond) & roomy
             if nodes:
                 board.take(nodes, need, times=standing.unplaced)
 
