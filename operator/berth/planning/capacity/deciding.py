@@ -1,6 +1,6 @@
 """One pass over the queue: everybody's turn, by priority and age."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from heapq import heappop, heappush
 
@@ -14,11 +14,27 @@ from berth.planning.capacity.turn import Turn, begin, once_more, order
 _NO_ROOM = (CapacityReason.WAITING_FOR_GPU, CapacityReason.WAITING_FOR_MEMORY)
 
 
-def decide(admission: Admission, standings: Mapping[str, Standing], queue: Sequence[Standing]) -> list[Turn]:
-    """The turns of all in the queue, and of those that make way for them. `queue` is sorted."""
+def decide(admission: Admission, standings: Mapping[str, Standing], unsettled: Iterable[Standing]) -> list[Turn]:
+    """The turns of all these, and of those that make way for them, by priority and age."""
     moment = admission.board.moment
+    line = sorted(order(standing, moment) for standing in unsettled)
+    queue = [standings[key] for _, _, key in line]
     _charge(admission, queue)
     places = {standing.demand.key: place for standing in queue if (place := _place(admission, standing))}
+    kept = _come_back(admission, queue)
+    turns: dict[str, Turn] = {}
+    inside = {standing.demand.key for standing in queue}
+    while line:
+        _, _, key = heappop(line)
+        turns[key] = kept.get(key) or _turn(admission, standings[key], places.get(key, ()))
+        for victim in admission.preemptor.lowered.keys() - inside:
+            inside.add(victim)  # it was as wanted until now; who makes way is less important, so its turn is to come
+            heappush(line, order(standings[victim], moment))
+    return list(turns.values())
+
+
+def _come_back(admission: Admission, queue: Iterable[Standing]) -> dict[str, Turn]:
+    """The turns of Models for which GPUs are kept: those are nobody else's."""
     turns: dict[str, Turn] = {}
     for standing in queue:
         demand = standing.demand
@@ -27,15 +43,7 @@ def decide(admission: Admission, standings: Mapping[str, Standing], queue: Seque
             if come_back(admission, turn):
                 _roll_out_if_due(admission, turn)
                 turns[demand.key] = turn
-    line = [(order(standing, moment), standing) for standing in queue if standing.demand.key not in turns]
-    inside = {standing.demand.key for standing in queue}
-    while line:
-        _, standing = heappop(line)
-        turns[standing.demand.key] = _turn(admission, standing, places.get(standing.demand.key, ()))
-        for key in admission.preemptor.lowered.keys() - inside:
-            inside.add(key)  # it was as wanted until now; whoever makes way is less important, so its turn is to come
-            heappush(line, (order(standings[key], moment), standings[key]))
-    return list(turns.values())
+    return turns
 
 
 def _charge(admission: Admission, queue: Iterable[Standing]) -> None:
@@ -83,7 +91,7 @@ def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
 def _turn(admission: Admission, standing: Standing, place: tuple[str, ...] = ()) -> Turn:
     board, demand = admission.board, standing.demand
     turn = begin(standing, board.moment)
-    if demand.wanted and not standing.let_through:
+    if demand.wanted and standing.unplaced and not standing.let_through:
         turn.memory = replace(turn.memory, nodes=place)
     if not demand.wanted:
         return turn

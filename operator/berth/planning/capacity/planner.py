@@ -15,7 +15,7 @@ from berth.planning.capacity.plan import CapacityPlan, ModelCapacity
 from berth.planning.capacity.policy import CapacityPolicy
 from berth.planning.capacity.preemption import Preemptor
 from berth.planning.capacity.standing import Standing
-from berth.planning.capacity.turn import order, settled_result
+from berth.planning.capacity.turn import settled_result
 from berth.planning.capacity.world import CapacityWorld
 
 
@@ -39,8 +39,7 @@ class Planner:
         board = _board(derived, unsettled, policy, now)
         caches = _caches(derived, world, unsettled)
         admission = Admission(board, Preemptor(board, derived.standings), caches)
-        turns = decide(admission, derived.standings, sorted(unsettled, key=lambda standing: order(standing, now)))
-        turns.sort(key=lambda turn: order(turn.standing, now))
+        turns = decide(admission, derived.standings, unsettled)
         models = dict(self._as_wanted)
         position = 0
         for turn in turns:

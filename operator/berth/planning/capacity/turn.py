@@ -54,7 +54,6 @@ class Turn:
         if self.reason is not None and memory.since is not None:
             waiting = Waiting(position, self.reason, self.message, memory.since)
         need = demand.need
-        names = (*self.standing.places, *memory.nodes)
         return ModelCapacity(
             self.admitted,
             memory,
@@ -65,7 +64,7 @@ class Turn:
             self.rollout,
             memory.nodes,
             memory.beyond is not None,
-            _share(need, names, board.index),
+            _share(self.standing, memory.nodes, board.index),
             _notes(need),
         )
 
@@ -73,7 +72,7 @@ class Turn:
         memory, now = self.memory, self.moment
         reason = str(self.reason) if self.reason is not None else ""
         unbound = self._will_wait()
-        return replace(
+        return _with(
             memory,
             reason=reason,
             since=None if not reason else memory.since if memory.reason == reason and memory.since else now,
@@ -94,17 +93,18 @@ def settled_result(standing: Standing, index: NodeIndex) -> ModelCapacity:
     demand, need = standing.demand, standing.demand.need
     known = need.memory_mib if need.count else None
     memory = Remembered(queued_at=standing.remembered.queued_at) if demand.wanted else Remembered()
-    share = _share(need, standing.places, index)
+    share = _share(standing, (), index)
     return ModelCapacity(
         demand.wanted, memory, known, need.source if need.count else None, share=share, notes=_notes(need)
     )
 
 
-def _share(need: Need, names: Sequence[str], index: NodeIndex) -> float | None:
+def _share(standing: Standing, more: Sequence[str], index: NodeIndex) -> float | None:
     """The part of a GPU that a Shared server may use; all nodes that it may be on have GPUs of the same size."""
+    need = standing.demand.need
     if not need.shared or need.memory_mib is None:
         return None
-    for name in names:
+    for name in (*standing.places, *more):
         number = index.position.get(name)
         if number is not None and index.offering.get(need.resource, 0) >> number & 1:
             total = index.static(number, need.resource).total
@@ -125,14 +125,21 @@ def begin(standing: Standing, now: datetime) -> Turn:
     if memory.queued_at is None:
         memory = replace(memory, queued_at=now)
     if standing.bound and not standing.waiting:
-        memory = replace(memory, preempting=None, taken_back=None)
+        memory = _with(memory, preempting=None, taken_back=None)
     if demand.replicas:
-        memory = replace(memory, keeps="")
+        memory = _with(memory, keeps="")
     if not standing.unplaced:
-        memory = replace(memory, nodes=(), beyond=None)
+        memory = _with(memory, nodes=(), beyond=None)
     if min(demand.replicas, demand.wanted) == demand.wanted:
-        memory = replace(memory, preempted_by="")
+        memory = _with(memory, preempted_by="")
     return Turn(standing, now, min(demand.replicas, demand.wanted), memory)
+
+
+def _with(memory: Remembered, **fields: object) -> Remembered:
+    """The same with these fields; the very same object when they are so already, as they are for most in a queue."""
+    if all(getattr(memory, name) == value for name, value in fields.items()):
+        return memory
+    return replace(memory, **fields)  # type: ignore[arg-type]
 
 
 def order(standing: Standing, now: datetime) -> tuple[int, datetime, str]:
