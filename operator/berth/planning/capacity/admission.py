@@ -30,8 +30,11 @@ class CacheUse:
 class Admission:
     """What one pass needs to decide about every Model in turn."""
 
-    def __init__(self, board: Board, preemptor: Preemptor, caches: Mapping[str, CacheUse]) -> None:
-        self.board, self.preemptor, self._caches = board, preemptor, caches
+    def __init__(
+        self, board: Board, preemptor: Preemptor, caches: Mapping[str, CacheUse], eligible: dict[str, int]
+    ) -> None:
+        """`eligible` keeps from one pass to the next which nodes placements allow, by Model."""
+        self.board, self.preemptor, self._caches, self._eligible = board, preemptor, caches, eligible
         self.preemptions: list[Preemption] = []
         self.awaited: dict[str, str] = {}
         """By cache: Models that were admitted in this pass."""
@@ -40,7 +43,10 @@ class Admission:
 
     def allowed(self, demand: Demand, *, ever: bool = False) -> int:
         """Nodes that placement and cache allow, whatever room they have."""
-        nodes = self.board.index.eligible(demand.placement, ever=ever)
+        known = None if ever else self._eligible.get(demand.key)
+        nodes = self.board.index.eligible(demand.placement, ever=ever) if known is None else known
+        if not ever:
+            self._eligible[demand.key] = nodes
         use = self._caches.get(demand.cache) if demand.cache else None
         if use is not None and use.nodes is not None:
             nodes &= use.nodes
@@ -83,13 +89,11 @@ class Admission:
         if self._unsettled(turn):
             return
         places = self.places(turn.standing)
-        if self.admit(turn, self.board.fits_now(demand) & places):
+        soon = places & self.board.fits_soon(demand) & ~self.board.held
+        if soon and (self.admit(turn, soon & self.board.fits_now(demand)) or self._await_release(turn, soon)):
             return
-        if self._await_release(turn, places) or self._let_through(turn):
-            return
-        if self.preempt(turn, places):
-            return
-        self._queue(turn, places)
+        if not self._let_through(turn) and not self.preempt(turn, places):
+            self._queue(turn, places)
 
     def _refused(self, turn: Turn) -> str:
         """Why its GPUs cannot be shared."""
@@ -188,9 +192,9 @@ class Admission:
 
     # ---- wait for others to leave ---------------------------------------------------------------------------
 
-    def _await_release(self, turn: Turn, places: int) -> bool:
+    def _await_release(self, turn: Turn, soon: int) -> bool:
+        """Claims one of these nodes, which have room once what leaves has left."""
         board, demand = self.board, turn.demand
-        soon = places & board.fits_soon(demand) & ~board.held
         since = turn.standing.remembered.release_since
         if since is not None and board.over(since, board.policy.release_deadline):
             turn.releasing = bool(soon & ~board.leaving)

@@ -27,7 +27,7 @@ def decide(admission: Admission, standings: Mapping[str, Standing], unsettled: I
     while line:
         _, _, key = heappop(line)
         turns[key] = kept.get(key) or _turn(admission, standings[key], places.get(key, ()))
-        for victim in admission.preemptor.lowered.keys() - inside:
+        for victim in admission.preemptor.newly_lowered() - inside:
             inside.add(victim)  # it was as wanted until now; who makes way is less important, so its turn is to come
             heappush(line, order(standings[victim], moment))
     return list(turns.values())

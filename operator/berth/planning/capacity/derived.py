@@ -26,6 +26,8 @@ class Derived:
         """Models about which there is something to decide."""
         self.sites: dict[str, Site] = {}
         self.index = NodeIndex({}, {})
+        self.eligible: dict[str, int] = {}
+        """Nodes that the placement of Models allows, as far as it was asked for."""
         self.without_node: dict[str, GpuPod] = {}
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, GpuPod] = {}
@@ -82,6 +84,7 @@ class Derived:
         """Derives the standing of a Model. Returns the nodes on which other Pods of it are about to go than before."""
         before = self.standings.pop(key, None)
         self.unsettled.discard(key)
+        self.eligible.pop(key, None)
         demand = self._models.get(key)
         pods = self._of_model.get(key, {})
         leaving = before.leaving if before else frozenset[str]()
@@ -113,6 +116,7 @@ class Derived:
             self.sites[name] = site
             stale = stale or before is None or _shape(before) != _shape(site)
         if stale:
+            self.eligible.clear()
             self.index = NodeIndex(self._nodes, {name: site.survey.static for name, site in self.sites.items()})
 
     def _is_leaving(self, pod: GpuPod) -> bool:

@@ -38,7 +38,7 @@ class Planner:
         unsettled = [derived.standings[key] for key in derived.unsettled]
         board = _board(derived, unsettled, policy, now)
         caches = _caches(derived, world, unsettled)
-        admission = Admission(board, Preemptor(board, derived.standings), caches)
+        admission = Admission(board, Preemptor(board, derived.standings), caches, derived.eligible)
         turns = decide(admission, derived.standings, unsettled)
         models = dict(self._as_wanted)
         position = 0

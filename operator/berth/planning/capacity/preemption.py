@@ -28,6 +28,7 @@ class Preemptor:
         self._claims: dict[tuple[str, int], Sequence[Claim]] = {}
         self._lowest: dict[str, int] = {}
         self._searches = board.policy.preemptions
+        self._new: set[str] = set()
         self.lowered: dict[str, int] = {}
         """Replicas that Models lose to others."""
 
@@ -59,6 +60,11 @@ class Preemptor:
         self._evict(best[1])
         return best[1]
 
+    def newly_lowered(self) -> set[str]:
+        """Models that lost a replica since this was asked last."""
+        new, self._new = self._new, set()
+        return new
+
     def _evict(self, eviction: Eviction) -> None:
         number = eviction.number
         gone, before = frozenset(pod.uid for pod in eviction.pods), self._evicted.get(number, frozenset())
@@ -67,6 +73,7 @@ class Preemptor:
         for resource in self._board.sites[number].survey.claims:
             self._claims.pop((resource, number), None)
         for pod in eviction.pods:
+            self._new.add(pod.model)
             self.lowered[pod.model] = self.lowered.get(pod.model, 0) + 1
 
     def _reachable(self, demand: Demand) -> AtLeast:

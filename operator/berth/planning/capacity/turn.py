@@ -1,6 +1,6 @@
 """One Model's turn in a pass: what is decided about it so far."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -74,12 +74,14 @@ class Turn:
         unbound = self._will_wait()
         return _with(
             memory,
-            reason=reason,
-            since=None if not reason else memory.since if memory.reason == reason and memory.since else now,
-            held_since=(memory.held_since or now) if self.holding else None,
-            release_since=(memory.release_since or now) if self.releasing else None,
-            no_node_since=(memory.no_node_since or now) if self.no_node else None,
-            unbound_since=(memory.unbound_since or now) if unbound else None,
+            {
+                "reason": reason,
+                "since": None if not reason else memory.since if memory.reason == reason and memory.since else now,
+                "held_since": (memory.held_since or now) if self.holding else None,
+                "release_since": (memory.release_since or now) if self.releasing else None,
+                "no_node_since": (memory.no_node_since or now) if self.no_node else None,
+                "unbound_since": (memory.unbound_since or now) if unbound else None,
+            },
         )
 
     def _will_wait(self) -> bool:
@@ -124,22 +126,25 @@ def begin(standing: Standing, now: datetime) -> Turn:
         return Turn(standing, now, 0, Remembered())
     if memory.queued_at is None:
         memory = replace(memory, queued_at=now)
+    over: dict[str, object] = {}
     if standing.bound and not standing.waiting:
-        memory = _with(memory, preempting=None, taken_back=None)
+        over |= {"preempting": None, "taken_back": None}
     if demand.replicas:
-        memory = _with(memory, keeps="")
+        over["keeps"] = ""
     if not standing.unplaced:
-        memory = _with(memory, nodes=(), beyond=None)
-    if min(demand.replicas, demand.wanted) == demand.wanted:
-        memory = _with(memory, preempted_by="")
+        over |= {"nodes": (), "beyond": None}
+    if demand.replicas >= demand.wanted:
+        over["preempted_by"] = ""
+    memory = _with(memory, over)
     return Turn(standing, now, min(demand.replicas, demand.wanted), memory)
 
 
-def _with(memory: Remembered, **fields: object) -> Remembered:
+def _with(memory: Remembered, fields: Mapping[str, object]) -> Remembered:
     """The same with these fields; the very same object when they are so already, as they are for most in a queue."""
-    if all(getattr(memory, name) == value for name, value in fields.items()):
-        return memory
-    return replace(memory, **fields)  # type: ignore[arg-type]
+    for name, value in fields.items():
+        if getattr(memory, name) != value:
+            return replace(memory, **fields)  # type: ignore[arg-type]
+    return memory
 
 
 def order(standing: Standing, now: datetime) -> tuple[int, datetime, str]:
