@@ -36,6 +36,7 @@ class Admission:
         """`eligible` keeps from one pass to the next which nodes placements allow, by Model."""
         self.board, self.preemptor, self._caches, self._eligible = board, preemptor, caches, eligible
         self.preemptions: list[Preemption] = []
+        self._in_vain: dict[tuple[int | bool, ...], int] = {}
         self.awaited: dict[str, str] = {}
         """By cache: Models that were admitted in this pass."""
 
@@ -89,11 +90,18 @@ class Admission:
         if self._unsettled(turn):
             return
         places = self.places(turn.standing)
-        soon = places & self.board.fits_soon(demand) & ~self.board.held
-        if soon and (self.admit(turn, soon & self.board.fits_now(demand)) or self._await_release(turn, soon)):
-            return
-        if not self._let_through(turn) and not self.preempt(turn, places):
+        hopeful = places & ~self.board.held and not self._hopeless(demand, places)
+        if hopeful:
+            soon = places & self.board.fits_soon(demand) & ~self.board.held
+            if soon and (self.admit(turn, soon & self.board.fits_now(demand)) or self._await_release(turn, soon)):
+                return
+        if not self._let_through(turn) and not (hopeful and self.preempt(turn, places)):
             self._queue(turn, places)
+
+    def _hopeless(self, demand: Demand, places: int) -> bool:
+        """Whether one that asked for no more has found nothing in this pass: room only gets less in it."""
+        least = self._in_vain.get(_shape(demand, places))
+        return least is not None and (demand.need.memory_mib or 0) >= least
 
     def _refused(self, turn: Turn) -> str:
         """Why its GPUs cannot be shared."""
@@ -224,7 +232,10 @@ class Admission:
             return False
         eviction = self.preemptor.make_room(demand, places)
         if eviction is None:
+            if not self.preemptor.exhausted and not turn.releasing:
+                self._in_vain[_shape(demand, places)] = demand.need.memory_mib or 0
             return False
+        self._in_vain.clear()
         name = board.index.names[eviction.number]
         board.claim(eviction.number, demand.need)
         turn.memory = replace(turn.memory, preempting=once_more(before, turn.moment))
@@ -308,3 +319,9 @@ class Admission:
         since = turn.standing.remembered.no_node_since or turn.moment
         turn.stalled = board.over(since, board.policy.no_node_after) and not demand.autoscaled
         turn.wait(CapacityReason.NO_NODE_FITS, words.why_never(board, demand, allowed), queued=not turn.stalled)
+
+
+def _shape(demand: Demand, places: int) -> tuple[int | bool, ...]:
+    """What decides, memory apart, whether there is room or who makes way."""
+    need = demand.need
+    return places, need.count, need.memory_mib is None, need.shared, demand.priority, demand.pod_priority

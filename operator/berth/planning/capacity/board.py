@@ -41,6 +41,12 @@ class Shelf:
             return nodes & self._untouched
         return nodes & self.free(shared=False)(need.memory_mib)
 
+    def good(self, need: Need) -> int:
+        """Nodes on which every GPU that is free already has enough memory; those with shared GPUs in any case."""
+        if need.memory_mib is None:
+            return self._untouched | self._shared
+        return self.free(shared=False)(need.memory_mib) | self._shared
+
     def with_left(self, count: int) -> int:
         """Nodes with at least so many unallocated GPUs."""
         return self._with_left[count] if count < len(self._with_left) else 0

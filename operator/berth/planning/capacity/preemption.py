@@ -1,5 +1,6 @@
 """Who has to make way: on one node, the fewest replicas of lower priority, and of those the lowest."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,9 @@ class Preemptor:
         self._board, self._standings = board, standings
         self._evicted: dict[int, frozenset[str]] = {}
         self._reach: dict[tuple[str, int, int], AtLeast] = {}
-        self._claims: dict[tuple[str, int], Sequence[Claim]] = {}
+        self._claims: dict[tuple[str, int], tuple[Sequence[int], Sequence[Claim]]] = {}
         self._lowest: dict[str, int] = {}
-        self._searches = board.policy.preemptions
+        self._left = board.policy.preemptions
         self._new: set[str] = set()
         self.lowered: dict[str, int] = {}
         """Replicas that Models lose to others."""
@@ -35,14 +36,14 @@ class Preemptor:
     def make_room(self, demand: Demand, nodes: int) -> Eviction | None:
         """Evicts, on the one of these nodes where it costs least; None when that does not help, or not in this pass."""
         board, need = self._board, demand.need
-        nodes &= board.index.could_hold(need) & ~board.held
-        nodes &= self._reachable(demand)(need.count)
-        if not nodes or board.loads_left <= 0:
+        nodes &= ~board.held & self._reachable(demand)(need.count)
+        shelf = board.shelf(demand, soon=True)
+        if not nodes or shelf is None or board.loads_left <= 0:
             return None
-        if self._searches <= 0:
+        nodes &= shelf.good(need)
+        if self.exhausted:
             board.wake_at(board.soonest)
             return None
-        self._searches -= 1
         best: tuple[tuple[int, int, int], Eviction] | None = None
         cheapest = (1, self._lowest[demand.need.resource])
         for number in positions(nodes):
@@ -57,8 +58,14 @@ class Preemptor:
                 break
         if best is None:
             return None
+        self._left -= 1
         self._evict(best[1])
         return best[1]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether as many Models were preferred to others as may be in one plan."""
+        return self._left <= 0
 
     def newly_lowered(self) -> set[str]:
         """Models that lost a replica since this was asked last."""
@@ -91,22 +98,21 @@ class Preemptor:
 
     def _lower(self, demand: Demand, number: int) -> Sequence[Claim]:
         """What may be evicted, lowest priority and youngest first."""
-        claims = self._evictable(demand.need.resource, number)
-        if not claims or self._priority(claims[-1]) < demand.priority:
-            return claims
-        return [claim for claim in claims if self._priority(claim) < demand.priority]
+        ranks, claims = self._evictable(demand.need.resource, number)
+        return claims[: bisect_left(ranks, demand.priority)]
 
-    def _evictable(self, resource: str, number: int) -> Sequence[Claim]:
+    def _evictable(self, resource: str, number: int) -> tuple[Sequence[int], Sequence[Claim]]:
+        """All that may end on a node, with the priority of each."""
         key = (resource, number)
         if key not in self._claims:
             gone = self._evicted.get(number, frozenset())
             found = self._board.sites[number].survey.claims.get(resource, ())
             claims = [claim for claim in found if claim.pod.uid not in gone and self._may_end(claim.pod)]
             claims.sort(key=lambda c: (self._priority(c), -c.pod.created_at.timestamp(), c.pod.uid))
-            self._claims[key] = claims
-            if claims:
-                lowest = self._priority(claims[0])
-                self._lowest[resource] = min(lowest, self._lowest.get(resource, lowest))
+            ranks = [self._priority(claim) for claim in claims]
+            self._claims[key] = ranks, claims
+            if ranks:
+                self._lowest[resource] = min(ranks[0], self._lowest.get(resource, ranks[0]))
         return self._claims[key]
 
     def _may_end(self, pod: GpuPod) -> bool:
@@ -120,14 +126,16 @@ class Preemptor:
         board, need = self._board, demand.need
         shelf = board.shelf(demand, soon=True)
         assert shelf is not None  # the node was found on it
-        room, lower = shelf.rooms[number], self._lower(demand, number)
+        room, lower, loading = shelf.rooms[number], self._lower(demand, number), board.sites[number].survey.loading
+        if not board.loads_open >> number & 1 and not any(claim.pod.uid in loading for claim in lower):
+            return None
         if room.shared:
             victims = self._on_shared(demand, number, lower)
         else:
             victims = _on_exclusive(need, room, board.rivals(number, demand), lower)
         if not victims:
             return None
-        stopped = sum(claim.pod.uid in board.sites[number].survey.loading for claim in victims)
+        stopped = sum(claim.pod.uid in loading for claim in victims)
         return victims if board.loads(number) - stopped < board.policy.loads_per_node else None
 
     def _on_shared(self, demand: Demand, number: int, lower: Sequence[Claim]) -> Sequence[Claim] | None:
@@ -159,8 +167,8 @@ class Preemptor:
 
 
 def _on_exclusive(need: Need, room: Room, rivals: int, lower: Sequence[Claim]) -> Sequence[Claim] | None:
-    """Victims whose GPUs, and those that are free already, all are good enough."""
-    if need.shared or (room.left and not _good(room.free, room.untouched, need)):
+    """Victims whose GPUs are good enough; those that are free already are."""
+    if need.shared:
         return None
     return _fewest([c for c in lower if _good(c.freed, c.untouched, need)], need.count + rivals - room.left)
 
