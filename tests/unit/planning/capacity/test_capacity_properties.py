@@ -194,4 +194,4 @@ def everybody_who_fits_is_in(sim: Simulation) -> None:
 
 
 TestClusters = Clusters.TestCase
-TestClusters.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=40)
+TestClusters.settings = settings(max_examples=max(120, settings().max_examples // 10), stateful_step_count=50)

@@ -5,8 +5,10 @@ from datetime import timedelta
 
 import pytest
 
+from berth.api.model import BackendName
 from berth.planning.capacity.placement import Placement, Requirement, Taint, Toleration
 from berth.planning.capacity.policy import CapacityPolicy
+from berth.planning.capacity.sharing import can_be_capped, memory_share
 from berth.planning.capacity.world import Attempts
 from support.builders import NOW
 from support.gpu_clusters import (
@@ -484,3 +486,39 @@ def test_the_default_policy_is_the_one_of_the_design() -> None:
         600,
         60,
     )
+
+
+def test_a_share_is_never_more_than_what_is_reserved() -> None:
+    assert memory_share(24576, 81559) == 0.301
+    assert memory_share(24576, 81559) * 81559 <= 24576
+
+
+def test_engines_that_take_what_they_find_cannot_share() -> None:
+    able = {backend for backend in BackendName if can_be_capped(backend)}
+    assert set(BackendName) - able == {BackendName.OLLAMA, BackendName.CUSTOM}
+
+
+# ---- Pods that were not told yet -----------------------------------------------------------------------------
+
+
+def test_a_pod_that_takes_the_place_of_an_evicted_one_is_told_its_nodes() -> None:
+    cluster = Cluster([node("a", 1), node("b", 1)], [model(replicas=1, created_at=LONG_AGO)], [pod("x", "a")])
+    cluster.pods.append(pod("new", of="m"))
+    found = decided(cluster)
+    assert (found.admitted, found.nodes) == (1, ("b",))
+
+
+def test_where_nothing_is_free_it_waits_and_is_taken_back_in_the_end() -> None:
+    cluster = Cluster([node(gpus=1)], [model(replicas=1)], [pod("x", "node-a"), pod("new", of="m")])
+    assert cluster.carry_out().models["default/m"].nodes == ()
+    assert decided(cluster, after=59).admitted == 1
+    assert decided(cluster, after=60).admitted == 0
+
+
+def test_a_pod_that_was_told_keeps_its_nodes_reserved() -> None:
+    told = pod("m", of="m", nodes=("node-a",))
+    cluster = Cluster(
+        [node(gpus=1)], [model(replicas=1, remembered=remember(nodes=("node-a",))), model("other")], [told]
+    )
+    assert decided(cluster).nodes == ()
+    assert decided(cluster, "other").admitted == 0
