@@ -244,6 +244,18 @@ class Simulation:
             gpu.used = {uid: mib for uid, mib in gpu.used.items() if uid in self.pods}
         self.report(name)
 
+    def happen(self, seed: int) -> None:
+        """Some of what goes on by itself happens, in some order."""
+        chance = self.chance = random.Random(seed)
+        events = [(self.schedule, uid) for uid in self.pods]
+        events += [(self.finish, uid) for uid in self.pods]
+        events += [(self.release, name) for name in self.nodes]
+        for event, name in chance.sample(events, len(events) // 2):
+            if name in self.pods or name in self.nodes:
+                event(name)
+        for uid in chance.sample(sorted(self.pods), len(self.pods) // 3):
+            self.load(uid, fine=chance.random() < 0.8)
+
     def settle(self) -> None:
         """All that goes on by itself, once."""
         for uid in list(self.pods):

@@ -127,7 +127,7 @@ def begin(standing: Standing, now: datetime) -> Turn:
     if memory.queued_at is None:
         memory = replace(memory, queued_at=now)
     over: dict[str, object] = {}
-    if standing.bound and not standing.waiting:
+    if memory.unbound_since is not None and not standing.waiting and len(standing.bound) >= demand.replicas > 0:
         over |= {"preempting": None, "taken_back": None}
     if demand.replicas:
         over["keeps"] = ""

@@ -1,10 +1,11 @@
 """What holds in every cluster and after every event: see support/gpu_simulation, which asserts most of it."""
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from berth.api.model import RolloutStrategy
 from berth.api.model_status import MemorySource
@@ -17,6 +18,16 @@ from support.gpu_simulation import Simulation
 SIZES = (8000, 24000, 48000)
 names = st.sampled_from("abcd")
 numbers = st.integers(0, 7)
+seeds = st.integers(0, 2**16)
+asks = {
+    "wanted": st.sampled_from((1, 1, 2, 3)),
+    "count": st.sampled_from((1, 1, 1, 2)),
+    "memory": st.sampled_from((None, 5000, 5000, 20000, 20000, 40000)),
+    "priority": st.sampled_from((10, 100, 500)),
+    "shared": st.sampled_from((False, False, True)),
+    "autoscaled": st.sampled_from((False, False, False, True)),
+}
+"""What a random Model asks for."""
 
 
 class Clusters(RuleBasedStateMachine):
@@ -26,6 +37,16 @@ class Clusters(RuleBasedStateMachine):
         super().__init__()
         self.sim = Simulation()
         self._models = 0
+
+    @initialize(
+        nodes=st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1, 4), st.sampled_from((1, 1, 3))), max_size=3),
+        models=st.lists(st.tuples(*asks.values()), max_size=6),
+    )
+    def a_cluster(self, nodes: list[tuple[int, int, int]], models: list[tuple[Any, ...]]) -> None:
+        for name, (total, gpus, slots) in zip("abc", nodes, strict=False):
+            self.sim.add_node(name, [total] * gpus, slots)
+        for ask in models:
+            self.model_appears(**dict(zip(asks, ask, strict=True)))
 
     # ---- nodes -----------------------------------------------------------------------------------------------
 
@@ -52,14 +73,7 @@ class Clusters(RuleBasedStateMachine):
 
     # ---- Models ----------------------------------------------------------------------------------------------
 
-    @rule(
-        wanted=st.integers(1, 3),
-        count=st.sampled_from((1, 1, 1, 2)),
-        memory=st.sampled_from((None, 5000, 20000, 40000)),
-        priority=st.sampled_from((10, 100, 500)),
-        shared=st.sampled_from((False, False, True)),
-        autoscaled=st.sampled_from((False, False, False, True)),
-    )
+    @rule(**asks)
     def model_appears(
         self, wanted: int, count: int, memory: int | None, priority: int, shared: bool, autoscaled: bool
     ) -> None:
@@ -97,33 +111,14 @@ class Clusters(RuleBasedStateMachine):
         uid = f"foreign-{self.sim.step:04}"
         self.sim.pods[uid] = GpuPod(uid, uid, self.sim.now, {GPU: gpus}, pod_priority=priority)
 
-    def _pod(self, number: int) -> str | None:
-        return sorted(self.sim.pods)[number % len(self.sim.pods)] if self.sim.pods else None
-
-    @rule(number=st.integers(0, 40))
-    def pod_is_scheduled(self, number: int) -> None:
-        if uid := self._pod(number):
-            self.sim.schedule(uid)
-
-    @rule(number=st.integers(0, 40), fine=st.booleans())
-    def server_has_loaded(self, number: int, fine: bool) -> None:
-        if uid := self._pod(number):
-            self.sim.load(uid, fine=fine)
-
     @rule(number=st.integers(0, 40))
     def pod_is_deleted_by_somebody(self, number: int) -> None:
-        if uid := self._pod(number):
-            self.sim.end(uid)
+        if self.sim.pods:
+            self.sim.end(sorted(self.sim.pods)[number % len(self.sim.pods)])
 
-    @rule(number=st.integers(0, 40))
-    def pod_has_ended(self, number: int) -> None:
-        if uid := self._pod(number):
-            self.sim.finish(uid)
-
-    @rule(name=names)
-    def memory_is_released(self, name: str) -> None:
-        if name in self.sim.nodes:
-            self.sim.release(name)
+    @rule(seed=seeds)
+    def some_of_it_goes_on(self, seed: int) -> None:
+        self.sim.happen(seed)
 
     # ---- time and the planner --------------------------------------------------------------------------------
 
@@ -166,6 +161,7 @@ def come_to_rest(sim: Simulation) -> None:
         for uid in [pod.uid for pod in sim.pods.values() if not pod.model and not pod.node]:
             del sim.pods[uid]  # Pods of others that fit nowhere are given up
         sim.carry_out()
+        sim.settle()
         sim.passes(sim.plan.look_again or 1)
         stable = {k: (m.replicas, m.rollout) for k, m in models.items()} == {
             k: (m.replicas, m.rollout) for k, m in sim.models.items()
@@ -194,4 +190,4 @@ def everybody_who_fits_is_in(sim: Simulation) -> None:
 
 
 TestClusters = Clusters.TestCase
-TestClusters.settings = settings(max_examples=max(120, settings().max_examples // 10), stateful_step_count=50)
+TestClusters.settings = settings(max_examples=max(50, settings().max_examples // 10), stateful_step_count=40)

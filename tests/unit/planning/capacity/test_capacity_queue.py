@@ -243,9 +243,20 @@ def test_each_time_it_waits_twice_as_long_and_has_more_nodes_to_choose_from() ->
 
 
 def test_a_bound_replica_makes_that_forgotten() -> None:
-    again = remember(taken_back=Attempts(3, NOW), preempting=Attempts(1, NOW))
-    cluster = Cluster([node()], [model(replicas=1, remembered=again)], [pod("m", "node-a", "m")])
+    again = remember(taken_back=Attempts(3, NOW), preempting=Attempts(1, NOW), unbound_since=NOW)
+    cluster = Cluster([node()], [model(wanted=2, replicas=1, remembered=again)], [pod("m", "node-a", "m")])
     assert (decided(cluster).remembered.taken_back, decided(cluster).remembered.preempting) == (None, None)
+
+
+def test_one_that_was_bound_long_ago_does_not() -> None:
+    again = remember(taken_back=Attempts(3, NOW), preempting=Attempts(1, NOW))
+    cluster = Cluster([node()], [model(wanted=2, replicas=1, remembered=again)], [pod("m", "node-a", "m")])
+    found = decided(cluster, after=100)
+    assert (found.admitted, found.remembered.taken_back, found.remembered.preempting) == (
+        1,
+        Attempts(3, NOW),
+        Attempts(1, NOW),
+    )
 
 
 def test_a_replica_whose_pod_is_never_made_is_taken_back_too() -> None:
