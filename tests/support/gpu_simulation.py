@@ -101,6 +101,8 @@ class Simulation:
             self.models[key] = replace(model, replicas=decision.admitted)
         self.tell()
         self.deployments()
+        if self.chance.random() < 0.5:
+            self.tell()  # at once, or after the next plan
         return plan
 
     def tell(self) -> None:

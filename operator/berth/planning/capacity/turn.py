@@ -87,7 +87,7 @@ class Turn:
     def _will_wait(self) -> bool:
         """Whether an admitted replica has no node."""
         extra = self.rollout is not None and self.rollout.begin and bool(self.memory.nodes)
-        return self.admitted > len(self.standing.bound) or extra or (self.standing.waiting > 0 and self.admitted > 0)
+        return extra or self.standing.waiting + self.admitted - self.demand.replicas > 0
 
 
 def settled_result(standing: Standing, index: NodeIndex) -> ModelCapacity:

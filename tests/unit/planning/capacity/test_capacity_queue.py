@@ -225,6 +225,7 @@ def test_a_replica_that_the_scheduler_cannot_place_is_taken_back_and_keeps_its_a
     cluster.carry_out()
     unschedulable(cluster, 0)
     assert decided(cluster, after=59).admitted == 1
+    assert cluster.plan(60).models["default/m"].remembered.unbound_since is None
     back = cluster.carry_out(60).models["default/m"]
     assert (back.admitted, back.remembered.queued_at) == (0, LONG_AGO)
     assert back.waiting is not None
