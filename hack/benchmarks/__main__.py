@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmarks import download, reconcile
+from benchmarks import capacity, download, reconcile
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,6 +54,22 @@ def download_command(size_mib: int, repetitions: int, file: Path | None) -> None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends like Ctrl-C does: what was written is removed
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored by what they start beside them
     _tell(download.run(size_mib, repetitions), file)
+
+
+@main.command("capacity")
+@click.option("--models", default=10000, show_default=True, type=click.IntRange(1, 100000), help="Models planned for.")
+@click.option("--nodes", default=1000, show_default=True, type=click.IntRange(1, 10000), help="Nodes of 8 GPUs.")
+@click.option(
+    "--repetitions",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Plans of each kind; medians count.",
+)
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file.")
+def capacity_command(models: int, nodes: int, repetitions: int, file: Path | None) -> None:
+    """Who may load where, in a full cluster: planned from scratch and after one change."""
+    _tell(capacity.run(models, nodes, repetitions), file)
 
 
 def _tell(figures: dict[str, Any], file: Path | None) -> None:
