@@ -59,6 +59,8 @@ class Simulation:
         self.preemptions = 0
         self.step = 0
         self._made = 0
+        self._served: set[str] = set()
+        """Models of which a Pod was told by this plan."""
 
     # ---- what the planner sees -------------------------------------------------------------------------------
 
@@ -81,6 +83,7 @@ class Simulation:
         plan = self.planner.plan(world, self.now, self.policy)
         assert plan == plan_capacity(world, self.now, self.policy)
         self.plan = plan
+        self._served.clear()
         return plan
 
     # ---- carrying out ----------------------------------------------------------------------------------------
@@ -106,13 +109,16 @@ class Simulation:
         return plan
 
     def tell(self) -> None:
-        """Removes the gate of Pods whose nodes are decided."""
+        """Removes the gate of one Pod of each Model whose nodes are decided."""
         for key, decision in self.plan.models.items():
+            if key in self._served:
+                continue
             held = [p for p in self.pods.values() if p.model == key and not p.node and not p.nodes and not p.deleting]
             if held and decision.nodes:
                 pod = held[0]
                 self.pods[pod.uid] = replace(pod, nodes=decision.nodes)
                 self.told[pod.uid] = self.step
+                self._served.add(key)
 
     def deployments(self) -> None:
         """The controllers of Deployments make and end Pods."""

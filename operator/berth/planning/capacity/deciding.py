@@ -51,8 +51,8 @@ def _charge(admission: Admission, queue: Iterable[Standing]) -> None:
     board = admission.board
     for standing in queue:
         need, beyond = standing.demand.need, standing.remembered.beyond
-        for pod in standing.unbound:
-            if pod.nodes and need.count:
+        for pod in standing.pods:  # one that is too many may be bound before it is ended
+            if pod.nodes and need.count and not pod.node and not pod.deleting:
                 board.take(board.index.named(pod.nodes), need)
         if standing.let_through and beyond is not None:
             board.let_through += standing.unplaced
@@ -74,6 +74,8 @@ def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
         return ()
     places = admission.places(standing)
     fitting = admission.alike(standing, places & board.fits_now(demand) & board.loads_open)
+    if board.loads_left <= 0:
+        fitting = 0
     nodes = board.index.named(standing.reserved) & fitting or admission.choose(standing, fitting)
     if nodes:
         board.take(nodes, demand.need)

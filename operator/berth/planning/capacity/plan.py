@@ -47,7 +47,7 @@ class ModelCapacity:
     rollout: RolloutChoice | None = None
     nodes: tuple[str, ...] = ()
     """Nodes that one of its Pods that has not been told may go to: it is given a required affinity for these, and its
-    scheduling gate is removed. Empty: none may go anywhere yet."""
+    scheduling gate is removed. Of one Pod, once for each plan; empty: of none."""
     new_nodes_only: bool = False
     """Whether its Pod without a node may go only to nodes that do not exist yet."""
     share: float | None = None
