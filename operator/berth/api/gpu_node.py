@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from berth.api.base import ApiType
-from berth.api.model_status import Condition, Timestamp
+from berth.api.model_status import Conditions, Timestamp
 
 MOST_DEVICES = 256
 """GPUs and MIG devices of one node: sixteen GPUs of seven slices are 128 entries."""
@@ -145,16 +145,7 @@ class GPUNodeStatus(ApiType):
 
     observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] = -1
     """Generation of the object that the agent saw; -1 until it has written for the first time."""
-    conditions: (
-        Annotated[
-            list[Condition],
-            Field(
-                max_length=16,
-                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-            ),
-        ]
-        | None
-    ) = None
+    conditions: Conditions | None = None
     """Ready: the driver answers. HoldersKnown: kubelet says which Pod holds which GPU."""
     summary: GPUNodeSummary | None = None
     """The node in a few words."""

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from berth.api.base import ApiType
-from berth.api.model_status import Condition, Timestamp
+from berth.api.model_status import Conditions, Timestamp
 
 Bytes = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 
@@ -227,16 +227,7 @@ class ModelCacheStatus(ApiType):
     """Generation of the spec that this status is about; -1 until Berth has seen the ModelCache."""
     phase: CachePhase = CachePhase.PENDING
     """Where the cache is."""
-    conditions: (
-        Annotated[
-            list[Condition],
-            Field(
-                max_length=16,
-                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-            ),
-        ]
-        | None
-    ) = None
+    conditions: Conditions | None = None
     """Ready, Reconciling, Stalled, Accepted."""
     claim: str | None = None
     """The PersistentVolumeClaim."""

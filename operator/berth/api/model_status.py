@@ -51,6 +51,13 @@ class Condition(ApiType):
     """The generation of the spec that this was seen for."""
 
 
+Conditions = Annotated[
+    list[Condition],
+    Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+]
+"""Conditions that several writers may add to, each type once."""
+
+
 class Provisioning(ApiType):
     """How the download of the weights goes."""
 
@@ -169,16 +176,7 @@ class ModelStatus(ApiType):
     """Generation of the spec that this status is about; -1 until Berth has seen the Model."""
     phase: Phase = Phase.PENDING
     """Where the Model is in its life."""
-    conditions: (
-        Annotated[
-            list[Condition],
-            Field(
-                max_length=16,
-                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-            ),
-        ]
-        | None
-    ) = None
+    conditions: Conditions | None = None
     """Ready, Reconciling, Stalled, Accepted, Provisioned, Admitted, Available."""
     url: str | None = None
     """Where the server answers within the cluster."""
