@@ -66,8 +66,7 @@ def _charge(admission: Admission, queue: Iterable[Standing]) -> None:
 def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
     """A place for a replica that is admitted and has not been told any; the one that is reserved, while it is free.
 
-    One that takes the place of an evicted Pod has none yet. Where none is free, all that it might be given is kept
-    from others.
+    One that takes the place of an evicted Pod has none yet.
     """
     board, demand = admission.board, standing.demand
     if not standing.unplaced or standing.let_through or not demand.need.count:
@@ -83,10 +82,6 @@ def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
     soon = places & board.fits_soon(demand)
     if soon:
         board.claim(next(positions(soon)), demand.need)
-        return ()
-    shelf = board.shelf(demand)
-    if shelf is not None:
-        board.take(places & shelf.with_left(demand.need.count), demand.need, times=standing.unplaced)
     return ()
 
 
