@@ -323,6 +323,8 @@ class Simulation:
             first = before[key]
             if decision.waiting is None or decision.admitted >= first.wanted or not self._plain(first):
                 continue
+            if decision.admitted < first.replicas:
+                continue  # it has just lost one
             for other in admitted:
                 assert not (self._precedes(first, other) and self._asks_no_more(first, other)), (
                     f"{other.key} was admitted past {key}, which waits: {decision.waiting.message}"
@@ -341,7 +343,7 @@ class Simulation:
             and not (model.need.shared and model.replicas)  # it may go to GPUs of one size only
             and told
             and staying == model.replicas
-            and (remembered is None or (remembered.taken_back is None and remembered.beyond is None))
+            and (remembered is None or not (remembered.taken_back or remembered.beyond or remembered.keeps))
         )
 
     def _precedes(self, one: Demand, other: Demand) -> bool:

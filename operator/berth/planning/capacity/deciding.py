@@ -99,12 +99,12 @@ def _turn(admission: Admission, standing: Standing, place: tuple[str, ...] = ())
     if demand.key in admission.preemptor.lowered:
         _make_way(admission, turn)
         return turn
-    if standing.let_through:
-        admission.beyond(turn)
-        return turn
     late = 0 if standing.surging else standing.in_vain(board.policy, board.over)
     if late:
         _take_back(admission, turn, late)
+        return turn
+    if standing.let_through:
+        admission.beyond(turn)
         return turn
     _roll_out_if_due(admission, turn)
     if (demand.rollout is None or not demand.replicas) and turn.admitted < demand.wanted:

@@ -69,12 +69,14 @@ class Standing:
     def in_vain(self, policy: CapacityPolicy, over: Callable[[datetime, float], bool]) -> int:
         """Replicas that were admitted and have found no node in time; `over` says whether so much time has passed.
 
-        Where Pods of its own are still ending, those without a node wait for them.
+        Where Pods of its own are still ending, those without a node wait for them. One that asks for a new node waits
+        for as long as that takes.
         """
         patience = policy.slot_timeout if self.leaving else policy.unschedulable_after
-        late = {pod.uid for pod in self.unbound if pod.unschedulable_since and over(pod.unschedulable_since, patience)}
+        told = [pod for pod in self.unbound if pod.nodes or not self.let_through]
+        late = {pod.uid for pod in told if pod.unschedulable_since and over(pod.unschedulable_since, patience)}
         since = self.remembered.unbound_since
-        if not self.unplaced or since is None or not over(since, patience):
+        if not self.unplaced or self.let_through or since is None or not over(since, patience):
             return len(late)
         return len(late | {pod.uid for pod in self.unbound if not pod.nodes}) + self.missing
 

@@ -354,6 +354,16 @@ def test_when_there_is_room_after_all_the_asking_pod_is_taken_back_and_admitted_
     assert cluster.carry_out(101).models["default/m"].nodes == ("node-a",)
 
 
+def test_a_replica_that_was_told_a_node_is_taken_back_though_another_asks_for_a_new_one() -> None:
+    asking = model(wanted=2, replicas=2, autoscaled=True, remembered=remember(beyond=NOW, unbound_since=NOW))
+    told = pod("told", of="m", nodes=("node-a",), unschedulable_since=NOW)
+    cluster = Cluster(
+        [node(gpus=1)], [asking], [pod("x", "node-a"), told, pod("asks", of="m", unschedulable_since=NOW)]
+    )
+    assert decided(cluster, after=59).admitted == 2
+    assert decided(cluster, after=60).admitted == 1
+
+
 # ---- release -------------------------------------------------------------------------------------------------
 
 
