@@ -40,6 +40,8 @@ class SimNode:
     gpus: list[SimGpu]
     slots: int
     disturbed: int = -1
+    made: int = -1
+    """The step in which it appeared."""
 
 
 class Simulation:
@@ -49,6 +51,8 @@ class Simulation:
         self.chance = random.Random(seed)
         self.policy = policy or CapacityPolicy(headroom_mib=HEADROOM, candidates=2, loads_per_cluster=3)
         self.now = NOW
+        self.prompt = 0.7
+        """How often the controllers of Deployments have acted before anything else happens."""
         self.planner = Planner()
         self.nodes: dict[str, SimNode] = {}
         self.pods: dict[str, GpuPod] = {}
@@ -103,7 +107,8 @@ class Simulation:
                 model = replace(model, rollout=replace(model.rollout, started=decision.rollout.strategy))
             self.models[key] = replace(model, replicas=decision.admitted)
         self.tell()
-        self.deployments()
+        if self.chance.random() < self.prompt:
+            self.deployments()
         if self.chance.random() < 0.5:
             self.tell()  # at once, or after the next plan
         return plan
@@ -285,9 +290,10 @@ class Simulation:
         Nobody can promise anything of a node that an autoscaler makes, or where others came in between.
         """
         site, pod = self.nodes[name], self.pods[uid]
-        undisturbed = site.disturbed < self.told.get(uid, -1) and site.node.report is not None
+        told = self.told.get(uid, -1)
+        undisturbed = site.disturbed < told and site.node.report is not None
         for gpu in site.gpus:
-            if uid not in gpu.holders or not pod.nodes:
+            if uid not in gpu.holders or not pod.nodes or site.made >= told:
                 continue
             ours = [self.pods[other] for other in gpu.holders if other in self.pods and self.pods[other].model]
             if any(one.memory_mib is None or not one.shared for one in ours):
@@ -323,8 +329,8 @@ class Simulation:
             first = before[key]
             if decision.waiting is None or decision.admitted >= first.wanted or not self._plain(first):
                 continue
-            if decision.admitted < first.replicas:
-                continue  # it has just lost one
+            if decision.admitted < first.replicas or decision.nodes:
+                continue  # it has just lost one; or has just got one, and what the next could have is kept for it
             for other in admitted:
                 assert not (self._precedes(first, other) and self._asks_no_more(first, other)), (
                     f"{other.key} was admitted past {key}, which waits: {decision.waiting.message}"
@@ -373,7 +379,7 @@ class Simulation:
         node = Node(name, self.now, {GPU: len(totals) * slots}, labels)
         if reports:
             node = replace(node, report=GpuReport((), self.now))
-        self.nodes[name] = SimNode(node, [SimGpu(total) for total in totals], slots)
+        self.nodes[name] = SimNode(node, [SimGpu(total) for total in totals], slots, made=self.step)
         self.report(name)
 
     def drop_node(self, name: str) -> None:

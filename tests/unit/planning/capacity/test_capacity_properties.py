@@ -39,10 +39,12 @@ class Clusters(RuleBasedStateMachine):
         self._models = 0
 
     @initialize(
+        loads=st.sampled_from((1, 1, 3)),
         nodes=st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1, 4), st.sampled_from((1, 1, 3))), max_size=3),
         models=st.lists(st.tuples(*asks.values()), max_size=6),
     )
-    def a_cluster(self, nodes: list[tuple[int, int, int]], models: list[tuple[Any, ...]]) -> None:
+    def a_cluster(self, loads: int, nodes: list[tuple[int, int, int]], models: list[tuple[Any, ...]]) -> None:
+        self.sim.policy = replace(self.sim.policy, loads_per_node=loads, loads_per_cluster=loads + 2)
         for name, (total, gpus, slots) in zip("abc", nodes, strict=False):
             self.sim.add_node(name, [total] * gpus, slots)
         for ask in models:
@@ -150,6 +152,7 @@ class Clusters(RuleBasedStateMachine):
 def come_to_rest(sim: Simulation) -> None:
     """Without further events everything settles: whoever could be admitted is, and nobody is stopped for ever."""
     quiet = 0
+    sim.prompt = 1
     for _ in range(200):
         before = (sim.models, dict(sim.pods))
         sim.step += 1

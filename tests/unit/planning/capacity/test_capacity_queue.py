@@ -85,6 +85,12 @@ def test_each_replica_has_its_node_before_the_next_is_admitted() -> None:
     assert decided(cluster).admitted == 2
 
 
+def test_what_its_next_replica_could_have_is_not_for_others() -> None:
+    cluster = Cluster([node("a", 1), node("b", 1)], [model(wanted=2, priority=500), model("low")])
+    cluster.policy = replace(POLICY, candidates=1)
+    assert admitted(cluster.plan()) == {"m": 1, "low": 0}
+
+
 def test_scaling_down_needs_no_decision() -> None:
     cluster = Cluster([node()], [model(wanted=0, replicas=1)], [pod("m", "node-a", "m")])
     found = decided(cluster)
