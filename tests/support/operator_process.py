@@ -17,8 +17,8 @@ from support.kube import Cluster, eventually
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def grant(cluster: Cluster, namespace: str) -> None:
-    """A ServiceAccount in `namespace` that has the operator's rights there and nowhere else."""
+def grant(cluster: Cluster, namespace: str, *, everywhere: bool = False) -> None:
+    """A ServiceAccount in `namespace` that has the operator's rights there and nowhere else, or `everywhere`."""
     cluster.apply((ROOT / "deploy/rbac.yaml").read_text())
     subjects = [{"kind": "ServiceAccount", "name": "berth-operator", "namespace": namespace}]
     cluster.apply(
@@ -37,22 +37,33 @@ def grant(cluster: Cluster, namespace: str) -> None:
             }
             for role in ("berth-operator", "berth-operator-lease")
         ),
+    )
+    bindings = [
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
-            "metadata": {"name": f"berth-operator-nodes-{namespace}"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "berth-operator-nodes"},
+            "metadata": {"name": f"{role}-{namespace}"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
             "subjects": subjects,
-        },
-    )
+        }
+        for role in ("berth-operator-nodes", *(["berth-operator"] if everywhere else []))
+    ]
+    cluster.apply(*bindings)
 
 
 class OperatorProcess:
-    """`berth operator` for one namespace. Its log is kept in a file and shown when it does not start."""
+    """`berth operator` for one namespace, or `everywhere`. Its log is kept, and shown when it does not start."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, folder: Path, *flags: str, kubeconfig: Path | None = None
+        self,
+        cluster: Cluster,
+        namespace: str,
+        folder: Path,
+        *flags: str,
+        kubeconfig: Path | None = None,
+        everywhere: bool = False,
     ) -> None:
+        self._everywhere = everywhere
         self._cluster, self._namespace, self._folder, self._flags = cluster, namespace, folder, flags
         self.log = folder / f"operator-{time.monotonic_ns()}.log"
         self._kubeconfig = kubeconfig or cluster.token_kubeconfig(
@@ -67,7 +78,7 @@ class OperatorProcess:
         self._process = subprocess.Popen(
             [
                 sys.executable, "-m", "berth", "operator", "--kubeconfig", str(self._kubeconfig),
-                "--namespace", self._namespace, "--lease-namespace", self._namespace,
+                *([] if self._everywhere else ["--namespace", self._namespace]), "--lease-namespace", self._namespace,
                 "--host", "127.0.0.1", "--port", "0", "--log-format", "text", *self._flags,
             ],
             stdout=self._file,

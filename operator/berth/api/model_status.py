@@ -105,6 +105,8 @@ class GpuStatus(ApiType):
     """MiB needed on each GPU."""
     source: MemorySource | None = None
     """Whether that was declared or estimated."""
+    message: str | None = None
+    """Why it is not known, so that whole GPUs are taken."""
     measured_mi_b: Annotated[int | None, Field(alias="measuredMiB")] = None
     """MiB measured on the GPU that uses most."""
     nodes: Annotated[list[str], Field(max_length=1000)] | None = None

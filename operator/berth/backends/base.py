@@ -51,6 +51,8 @@ class ServerRequest:
     """Name of the Model."""
     spec: ModelSpec
     weights: Weights
+    memory_share: float | None = None
+    """The part of each GPU's memory that the server may use; None: all that it likes."""
 
     @property
     def serving(self) -> Serving:

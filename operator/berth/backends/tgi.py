@@ -49,6 +49,7 @@ class Tgi(Backend):
             *flag("--max-concurrent-requests", serving.max_concurrency),
             *flag("--quantize", serving.quantization),
             *flag("--dtype", serving.dtype),
+            *flag("--cuda-memory-fraction", request.memory_share),
             *(
                 "--graceful-termination-timeout",
                 whole_seconds("shutdown.drainTimeout", spec.shutdown.drain_timeout),

@@ -51,6 +51,7 @@ class Vllm(Backend):
             *flag("--max-num-seqs", serving.max_concurrency),
             *flag("--quantization", serving.quantization),
             *flag("--dtype", serving.dtype),
+            *flag("--gpu-memory-utilization", request.memory_share),
             # The default of 0 aborts running requests on SIGTERM.
             *("--shutdown-timeout", whole_seconds("shutdown.drainTimeout", spec.shutdown.drain_timeout)),
         )

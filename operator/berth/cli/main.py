@@ -112,6 +112,69 @@ def main() -> None:
     help="Seconds until a failed download is tried again; they double with each failure.",
 )
 @click.option(
+    "--gpu-headroom",
+    default=512,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="MIB",
+    help="Memory of each GPU that is never given away.",
+)
+@click.option(
+    "--loads-per-node",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Servers with GPUs that may load on one node at once.",
+)
+@click.option(
+    "--loads-per-cluster",
+    default=32,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Servers with GPUs that may load at once in all.",
+)
+@click.option(
+    "--slot-timeout",
+    default=1800.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds after which a server that still loads holds up no others.",
+)
+@click.option(
+    "--hold-for",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds for which nobody may pass a Model that is first in the queue of its nodes.",
+)
+@click.option(
+    "--no-node-after",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds after which a Model that no node can ever hold is Failed; it goes on when one appears.",
+)
+@click.option(
+    "--unschedulable-after",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds after which a server that the scheduler finds no node for goes back into the queue.",
+)
+@click.option(
+    "--release-deadline",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds in which the GPU memory of a server that has ended is expected to become free.",
+)
+@click.option(
+    "--priority-class",
+    default="",
+    metavar="NAME",
+    help="PriorityClass of server Pods; it should have preemptionPolicy Never. Default: the cluster's.",
+)
+@click.option(
     "--allow-unsafe-pod-templates",
     is_flag=True,
     help="Let spec.podTemplate set hostPath, privileged and the like.",
@@ -136,6 +199,15 @@ def operator(
     provisioner_image: str | None,
     ephemeral_max: str,
     download_retry: float,
+    gpu_headroom: int,
+    loads_per_node: int,
+    loads_per_cluster: int,
+    slot_timeout: float,
+    hold_for: float,
+    no_node_after: float,
+    unschedulable_after: float,
+    release_deadline: float,
+    priority_class: str,
     allow_unsafe_pod_templates: bool,
     log_format: str,
     log_level: str,
@@ -146,6 +218,7 @@ def operator(
     from berth.cluster.connection import ConnectError
     from berth.cluster.errors import ApiError
     from berth.controllers.operator import Operator, OperatorSettings
+    from berth.planning.capacity.policy import CapacityPolicy
     from berth.planning.policy import Policy
     from berth.planning.render_settings import PUBLISHED_IMAGE, Peer, RenderSettings
 
@@ -156,6 +229,7 @@ def operator(
             images=images,
             provisioner_image=provisioner_image or PUBLISHED_IMAGE,
             ephemeral_max=ephemeral_max,
+            priority_class=priority_class,
             allow_unsafe_pod_template=allow_unsafe_pod_templates,
         ),
         crash_budget=crash_budget,
@@ -173,6 +247,16 @@ def operator(
         workers=workers,
         sweep_interval=sweep_interval,
         policy=policy,
+        capacity=CapacityPolicy(
+            headroom_mib=gpu_headroom,
+            loads_per_node=loads_per_node,
+            loads_per_cluster=loads_per_cluster,
+            slot_timeout=slot_timeout,
+            hold_for=hold_for,
+            no_node_after=no_node_after,
+            unschedulable_after=unschedulable_after,
+            release_deadline=release_deadline,
+        ),
     )
     try:
         asyncio.run(Operator(settings).run())

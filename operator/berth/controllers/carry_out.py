@@ -11,11 +11,13 @@ from datetime import datetime
 from typing import Any
 
 from berth.api.base import API_VERSION
+from berth.cluster import resources
 from berth.cluster.errors import (
     ApiError,
     FieldManagerConflictError,
     ForbiddenError,
     InvalidObjectError,
+    NotFoundError,
     ResourceVersionConflictError,
 )
 from berth.cluster.gateway import Gateway
@@ -30,7 +32,7 @@ from berth.planning.equality import differences
 from berth.planning.gpu_nodes import GpuNodeWorld
 from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
-from berth.planning.world import Apply, Delete, ModelWorld, Plan, Refusal
+from berth.planning.world import Apply, Delete, ModelWorld, Plan, PodPatch, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Executor:
         applies = [change for change in plan.changes if isinstance(change, Apply)]
         deletes = [change for change in plan.changes if isinstance(change, Delete)]
         await asyncio.gather(*(end_now(self._gateway, hurry) for hurry in plan.hurries))
+        for patch in plan.marks:
+            await self._patch(key, patch)
         outcomes = await asyncio.gather(*(self._apply(key, apply) for apply in applies), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -75,6 +79,9 @@ class Executor:
             return False
         for delete in deletes:
             await self._delete(delete)
+        for patch in plan.tells:
+            await self._patch(key, patch)
+            self._store.capacity.told(key)
         if isinstance(world, GpuNodeWorld):
             return True  # its status is the agent's
         if plan.status is not None:
@@ -149,6 +156,17 @@ class Executor:
             )
         message = _IN_TEMPLATE.sub("spec.podTemplate.", redact(error.message))
         return f"the API server refuses {kind} {name}: {message}"
+
+    async def _patch(self, key: Key, change: PodPatch) -> None:
+        version = {"uid": change.uid, "resourceVersion": change.resource_version}
+        body = {**change.body, "metadata": {**(change.body.get("metadata") or {}), **version}}
+        try:
+            patched = await self._gateway.merge_patch(resources.PODS, change.namespace, change.name, body)
+        except NotFoundError:
+            return
+        except ResourceVersionConflictError as error:
+            raise StaleDecisionError(str(error)) from error
+        self._take_in(key, patched)
 
     async def _delete(self, change: Delete) -> None:
         try:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from berth.controllers.capacity_metrics import CapacityMetrics
 from berth.planning.world import DownloadEnd
 
 
@@ -86,6 +87,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.capacity = CapacityMetrics(self.registry)
         self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
 
     def count_download(self, end: DownloadEnd) -> None:

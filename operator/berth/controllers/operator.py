@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from berth.cluster.connection import connect, credentials_for_kopf
 from berth.cluster.election import Election
 from berth.cluster.gateway import Gateway
 from berth.cluster.standing import Settings as ElectionSettings
+from berth.controllers.capacity_worker import CapacityWorker
 from berth.controllers.carry_out import Executor
 from berth.controllers.events import EventRecorder
 from berth.controllers.health import HealthServer
@@ -26,6 +27,7 @@ from berth.controllers.store import Key, Store
 from berth.controllers.sweep import Sweeper, fill
 from berth.controllers.watching import Watches, stop_on_signals
 from berth.controllers.worker import Workers
+from berth.planning.capacity.policy import CapacityPolicy
 from berth.planning.policy import Policy
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class OperatorSettings:
     sweep_interval: float = 600
     election: ElectionSettings = field(default_factory=ElectionSettings)
     policy: Policy = field(default_factory=Policy)
+    capacity: CapacityPolicy = field(default_factory=CapacityPolicy)
 
 
 class Operator:
@@ -106,10 +109,16 @@ class Operator:
 
         recorder = EventRecorder(gateway, "berth-operator", settings.identity, clock)
         executor = Executor(gateway, store, recorder, self.metrics, clock, queue.add)
-        workers = Workers(store, queue, executor, settings.policy, self.metrics, clock, settings.workers)
         poller = ProgressPoller(store, queue.add)
         logger.info("leading as %s", settings.identity)
         kinds = await fill(store, gateway, settings.namespace)
+        # Whoever sees one namespace only cannot know who holds the GPUs of a node.
+        gated = "Node" in kinds and settings.namespace is None
+        policy = replace(settings.policy, render=replace(settings.policy.render, gated=gated))
+        if not gated:
+            logger.warning("Berth does not plan GPU capacity: it does not see all nodes and Pods")
+        workers = Workers(store, queue, executor, policy, self.metrics, clock, settings.workers)
+        capacity = CapacityWorker(store.capacity, queue.add, settings.capacity, self.metrics, clock)
         sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, kinds, settings.sweep_interval)
         for key in store.all_keys():
             queue.add(key)
@@ -120,6 +129,7 @@ class Operator:
             asyncio.create_task(workers.run(), name="workers"),
             asyncio.create_task(sweeper.run(), name="sweeper"),
             asyncio.create_task(poller.run(), name="progress"),
+            *([asyncio.create_task(capacity.run(), name="capacity")] if gated else []),
             asyncio.create_task(self._count(), name="count"),
         ]
         tasks[0].add_done_callback(self._workers_ended)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from berth.controllers.capacity_store import CapacityStore
 from berth.controllers.memories import Memories
 from berth.controllers.relations import Key, Relations
 from berth.planning import names
@@ -22,7 +23,8 @@ __all__ = ["Key", "Keys", "Store", "version_number"]
 SUBJECT_KINDS = ("Model", "ModelCache")
 MODEL_KINDS = ("Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget")
 CHILD_KINDS = (*MODEL_KINDS, CLAIM, "Job", GPU_NODE)
-KINDS = (*SUBJECT_KINDS, "Pod", "Node", *CHILD_KINDS)
+VOLUME = "PersistentVolume"
+KINDS = (*SUBJECT_KINDS, "Pod", "Node", VOLUME, *CHILD_KINDS)
 _TOMBSTONES = 10_000
 _NOTHING = b"{}"  # the body of an object that is not ours
 _WITH_STATUS = (CLAIM, "Job")
@@ -48,6 +50,9 @@ class Store:
         self._children: dict[str, dict[_Names, Child]] = {kind: {} for kind in CHILD_KINDS}
         self._digests: dict[str, bytes] = {}  # uid of a child -> what of it matters to a plan
         self._relations = Relations()
+        # Pods that are none of ours, and volumes: of those nothing but uid and resourceVersion is kept here
+        self._others: dict[str, dict[_Names, tuple[str, str]]] = {"Pod": {}, VOLUME: {}}
+        self.capacity = CapacityStore()
         # uids of objects that are gone, with the version of their end: older news that comes late must not raise them
         self._buried: OrderedDict[str, float] = OrderedDict()
         self.memories = Memories(self._exists)
@@ -65,9 +70,14 @@ class Store:
         if kind in SUBJECT_KINDS:
             return self._observe_subject(subject_from(manifest))
         if kind == "Pod":
-            return self._observe_pod(pod_from(manifest))
+            ours = (metadata.get("labels") or {}).get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
+            return self._observe_pod(pod_from(manifest), manifest) if ours else self._observe_other_pod(manifest)
         if kind == "Node":
-            return self._observe_node(node_from(manifest), metadata)
+            return self._observe_node(node_from(manifest), manifest)
+        if kind == VOLUME:
+            if self._is_news_of_other(kind, ("", metadata["name"]), metadata):
+                self.capacity.observe_volume(manifest)
+            return ()
         return self._observe_child(child_from(manifest), manifest)
 
     def forget(self, kind: str, namespace: str, name: str, uid: str, resource_version: str | None = None) -> Keys:
@@ -80,6 +90,9 @@ class Store:
         if kind == "Node":
             return self._forget_node(name, uid, ended)
         where = (namespace, name)
+        if where in self._others.get(kind, {}):
+            self._forget_other(kind, where, uid, ended)
+            return ()
         table = self._table(kind)
         known = table.get(where)
         if known is not None and known.uid == uid and version_number(known.resource_version) > ended:
@@ -88,6 +101,7 @@ class Store:
         if known is None or known.uid != uid:
             return ()
         del table[where]
+        self._tell_capacity_of_end(kind, where, uid)
         if isinstance(known, Subject):
             self.memories.forget(Key(kind, *where))
             return self._existing(*self._relations.drop_subject(known))  # the garbage collector does the rest
@@ -106,6 +120,7 @@ class Store:
         if known is None or known.uid != uid:
             return ()
         del self._nodes[name]
+        self.capacity.forget_node(name)
         self.memories.forget(Key("Node", "", name))
         return self._existing(*self._caches())
 
@@ -140,6 +155,8 @@ class Store:
         if not _is_news(known, subject):
             return ()
         table[where] = subject
+        if subject.kind == "ModelCache":
+            self.capacity.observe_cache(subject)
         key = Key(subject.kind, *where)
         if known is not None and known.uid != subject.uid:
             self.memories.forget(key)  # they are about a namesake that is gone
@@ -149,11 +166,13 @@ class Store:
             return ()
         return self._existing(key, *touched)
 
-    def _observe_pod(self, pod: Pod) -> Keys:
+    def _observe_pod(self, pod: Pod, manifest: Mapping[str, Any]) -> Keys:
         where = (pod.namespace, pod.name)
         known = self._pods.get(where)
         if not _is_news(known, pod):
             return ()
+        self._others["Pod"].pop(where, None)
+        self.capacity.observe_pod(manifest, pod)
         self._pods[where] = pod
         if known is not None:
             self._relations.drop_pod(known)  # somebody may have given it another label, to take it out of service
@@ -162,11 +181,54 @@ class Store:
             return ()
         return self._existing(*self._relations.of_pod(pod), *(self._relations.of_pod(known) if known else ()))
 
-    def _observe_node(self, node: Node, metadata: Mapping[str, Any]) -> Keys:
+    def _observe_other_pod(self, manifest: Mapping[str, Any]) -> Keys:
+        """A Pod of somebody else's: it may hold GPUs, be an agent, or have been ours."""
+        metadata = manifest["metadata"]
+        where = (metadata["namespace"], metadata["name"])
+        if not self._is_news_of_other("Pod", where, metadata):
+            return ()
+        if CapacityStore.concerns(manifest):
+            self.capacity.observe_pod(manifest, pod_from(manifest))
+        known = self._pods.get(where)
+        if known is None or version_number(known.resource_version) > version_number(metadata["resourceVersion"]):
+            return ()
+        del self._pods[where]
+        self._relations.drop_pod(known)
+        return self._existing(*self._relations.of_pod(known))
+
+    def _is_news_of_other(self, kind: str, where: _Names, metadata: Mapping[str, Any]) -> bool:
+        known = self._others[kind].get(where)
+        if known is not None and version_number(metadata["resourceVersion"]) <= version_number(known[1]):
+            return False
+        self._others[kind][where] = (metadata["uid"], metadata["resourceVersion"])
+        return True
+
+    def _forget_other(self, kind: str, where: _Names, uid: str, ended: float) -> None:
+        known = self._others[kind][where]
+        if known[0] == uid and version_number(known[1]) > ended:
+            return
+        self._bury(uid, ended)
+        if known[0] == uid:
+            del self._others[kind][where]
+            self._tell_capacity_of_end(kind, where, uid)
+
+    def _tell_capacity_of_end(self, kind: str, where: _Names, uid: str) -> None:
+        if kind == "Pod":
+            self.capacity.forget_pod(*where, uid)
+        elif kind == "Model":
+            self.capacity.forget_model(*where)
+        elif kind == GPU_NODE:
+            self.capacity.forget_report(where[1])
+        else:
+            self.capacity.forget_other(kind, *where)
+
+    def _observe_node(self, node: Node, manifest: Mapping[str, Any]) -> Keys:
+        metadata = manifest["metadata"]
         known = self._nodes.get(node.name)
         if known is not None and version_number(metadata["resourceVersion"]) <= version_number(known[1]):
             return ()
         self._nodes[node.name] = (node, metadata["resourceVersion"])
+        self.capacity.observe_node(manifest)
         if known is not None and known[0] == node:
             return ()
         return self._existing(Key("Node", "", node.name), *self._caches())
@@ -177,6 +239,10 @@ class Store:
         if not _is_news(known, child):
             return ()
         self._children[child.kind][where] = child
+        if child.kind == GPU_NODE:
+            self.capacity.observe_report(manifest)
+        elif child.kind == CLAIM:
+            self.capacity.observe_claim(manifest)
         touched = self._relations.put_child(known, child)
         digest = _digest(manifest) if child.body != _NOTHING else b""
         before = self._digests.pop(known.uid, b"") if known is not None else b""
@@ -219,6 +285,7 @@ class Store:
             stubborn=self.memories.stubborn(key),
             cache=cache,
             progress=self.memories.progress_of(pods),
+            decision=self.capacity.decision(key),
         )
 
     def _cache_world(self, key: Key, cache: Subject) -> CacheWorld:
@@ -275,7 +342,10 @@ class Store:
         """uid and resourceVersion of every object of a kind, for the sweep. Nodes have an empty namespace."""
         if kind == "Node":
             return {("", name): (node.uid, version) for name, (node, version) in self._nodes.items()}
-        return {where: (seen.uid, seen.resource_version) for where, seen in self._table(kind).items()}
+        others = self._others.get(kind, {})
+        if kind == VOLUME:
+            return dict(others)
+        return {**others, **{where: (seen.uid, seen.resource_version) for where, seen in self._table(kind).items()}}
 
 
 def _is_news(known: _Projection | None, seen: _Projection) -> bool:

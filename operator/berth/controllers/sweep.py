@@ -26,18 +26,21 @@ WATCHED: dict[str, tuple[ResourceType, str | None]] = {
     "Service": (resources.SERVICES, None),
     "NetworkPolicy": (resources.NETWORK_POLICIES, MANAGED_SELECTOR),
     "PodDisruptionBudget": (resources.POD_DISRUPTION_BUDGETS, MANAGED_SELECTOR),
-    "Pod": (resources.PODS, MANAGED_SELECTOR),
+    # All Pods: those of others hold GPUs, too.
+    "Pod": (resources.PODS, None),
     "ModelCache": (resources.MODEL_CACHES, None),
     # All claims: a cache may use one that a person made.
     "PersistentVolumeClaim": (resources.PERSISTENT_VOLUME_CLAIMS, None),
     "Job": (resources.JOBS, MANAGED_SELECTOR),
     "Node": (resources.NODES, None),
     "GPUNode": (resources.GPU_NODES, None),
+    # Volumes say on which nodes they can be used.
+    "PersistentVolume": (resources.PERSISTENT_VOLUMES, None),
 }
 """What is watched, and by which label selector."""
 
 
-OPTIONAL = frozenset({"Node", "GPUNode"})
+OPTIONAL = frozenset({"Node", "GPUNode", "PersistentVolume"})
 """What Berth can do without: rights in one namespace do not reach to them."""
 
 

@@ -76,6 +76,8 @@ class Workers:
                 plan = decide_gpu_node(world)
             else:
                 plan = decide(world, now, self._policy)
+            if key.kind == "Model":
+                self._store.capacity.ask(key, plan.demand, plan.template_hash)
             complete = await self._executor.carry_out(key, world, plan)
         except StaleDecisionError as stale:
             delay = self._queue.failed(key)

@@ -51,11 +51,13 @@ def render_deployment(
     strategy: RolloutStrategy,
     inputs: str | None = None,
     weights: str = "",
+    capacity: str = "",
 ) -> Manifest:
     """The Deployment of the servers.
 
     `pod_template` may be one that was rendered before; `inputs` is the hash of what it was rendered from, that of
-    the present spec when omitted. `weights` notes where its weights are. `strategy` is decided: not Auto.
+    the present spec when omitted. `weights` notes where its weights are, `capacity` what the capacity planner remembers
+    of the Model. `strategy` is decided: not Auto.
     """
     digest = template_hash(pod_template)
     metadata = pod_template.get("metadata") or {}
@@ -84,6 +86,8 @@ def render_deployment(
     }
     if weights:
         annotations[names.WEIGHTS_ANNOTATION] = weights
+    if capacity:
+        annotations[names.CAPACITY_ANNOTATION] = capacity
     return _child(identity, spec, "apps/v1", "Deployment", body, annotations)
 
 

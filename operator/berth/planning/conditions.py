@@ -51,6 +51,12 @@ class Facts:
     """Reason and message while the weights are on their way."""
     weights_failed: tuple[str, str] | None = None
     """Reason and message when they cannot come until a person does something."""
+    queued: tuple[str, str] | None = None
+    """Reason and message while not all replicas are admitted to GPUs; None when they are, or need no permission."""
+    admitted: int | None = None
+    """Replicas that may ask for GPUs; None when they need no permission."""
+    unfit: tuple[str, str] | None = None
+    """Reason and message when no replica can be admitted until a person does something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def _working(phase: Phase, reason: str, message: str, *, available: bool) -> Ver
 
 def assess(facts: Facts) -> Verdict:
     """The conditions for these facts. Pure; phase and conditions always agree (DESIGN: Model.status)."""
-    for judge in (_invalid, _stopped, _given_up, _without_weights, _serving, _replacing, _recovering, _starting):
+    for judge in _JUDGES:
         verdict = judge(facts)
         if verdict is not None:
             available = facts.ready > 0 and verdict.phase is not Phase.DRAINING  # draining: nothing new is welcome
@@ -131,6 +137,16 @@ def _without_weights(facts: Facts) -> Verdict | None:
     return _working(phase, reason, message, available=facts.ready > 0)
 
 
+def _queued(facts: Facts) -> Verdict | None:
+    """No server has a place, and it waits for one."""
+    if facts.unfit is not None and not facts.scheduled and not facts.outdated:
+        return Verdict(Phase.FAILED, False, *facts.unfit, False, True, False)
+    if facts.queued is None or facts.scheduled or facts.outdated or facts.ready:
+        return None
+    phase = Phase.DRAINING if facts.leaving else Phase.QUEUED
+    return _working(phase, *facts.queued, available=False)
+
+
 def _serving(facts: Facts) -> Verdict | None:
     if facts.current_ready < facts.wanted or facts.outdated:
         return None
@@ -144,6 +160,8 @@ def _progress(facts: Facts) -> tuple[str, str]:
         return facts.failure.reason, facts.failure.message
     if facts.refused is not None:
         return facts.refused
+    if facts.queued is not None and (facts.ready or not facts.scheduled):
+        return facts.queued
     if facts.unschedulable:
         return Reason.UNSCHEDULABLE, facts.unschedulable
     if facts.started:
@@ -180,7 +198,7 @@ def _recovering(facts: Facts) -> Verdict | None:
         return _working(Phase.DEGRADED, reason, f"{done}. {_sentence(message)}", available=True)
     if facts.ready:
         done = f"{facts.current_ready} of {facts.wanted} replicas answer"
-        reason = Reason.SCALING if facts.failure is None else reason
+        reason = Reason.SCALING if facts.failure is None and facts.queued is None else reason
         return _working(Phase.UPDATING, reason, f"{done}. {_sentence(message)}", available=True)
     return None
 
@@ -191,9 +209,12 @@ def _sentence(message: str) -> str:
 
 def _starting(facts: Facts) -> Verdict | None:
     reason, message = _progress(facts)
-    phase = Phase.LOADING if facts.scheduled else Phase.PENDING
+    phase = Phase.LOADING if facts.scheduled or facts.admitted else Phase.PENDING
     return _working(phase, reason, message, available=False)
 
+
+_JUDGES = (_invalid, _stopped, _given_up, _without_weights, _queued, _serving, _replacing, _recovering, _starting)
+"""In this order: the first answer that applies wins."""
 
 CONDITIONS = ("Ready", "Reconciling", "Stalled", "Accepted", "Provisioned", "Admitted", "Available")
 """The types of the conditions that are Berth's; others may be added by anybody and are left alone."""
@@ -206,11 +227,13 @@ def stamp(
     now: str,
     notes: Sequence[str] = (),
     provisioned: tuple[bool, str, str] | None = None,
+    admitted: tuple[bool, str, str] | None = None,
 ) -> list[dict[str, object]]:
     """The conditions as they are written: times are kept where the status of a condition has not changed.
 
     `now` is RFC 3339; `notes` are sentences that a person who chose this backend should read; `provisioned` says
-    whether the weights are there, for those that have to come from somewhere. Reconciling and Stalled are present only
+    whether the weights are there, for those that have to come from somewhere, `admitted` whether all replicas may ask
+    for GPUs, for those that need some. Reconciling and Stalled are present only
     while true, as kstatus wants it.
     """
     wanted: list[tuple[str, bool, str, str]] = [("Ready", verdict.ready, verdict.reason, verdict.message)]
@@ -225,6 +248,8 @@ def stamp(
     )
     if provisioned is not None:
         wanted.append(("Provisioned", *provisioned))
+    if admitted is not None:
+        wanted.append(("Admitted", *admitted))
     wanted.append(
         ("Available", True, Reason.SERVING, "the URL answers")
         if verdict.available

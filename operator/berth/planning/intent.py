@@ -9,6 +9,10 @@ from typing import Any
 from berth.api.model import DesiredState, ModelSpec
 from berth.planning import names
 from berth.planning.canonical import canonical_json
+from berth.planning.capacity.asking import demand_of, need_of, share_of
+from berth.planning.capacity.decision import Decision
+from berth.planning.capacity.step import Step, heard, next_step
+from berth.planning.capacity.world import Demand
 from berth.planning.children import (
     ModelIdentity,
     render_deployment,
@@ -20,11 +24,19 @@ from berth.planning.children import (
 from berth.planning.closing import Door, door
 from berth.planning.drain_pod import has_sidecar
 from berth.planning.forced_stop import is_forced
+from berth.planning.memory_estimate import Estimate
 from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import Reason
-from berth.planning.rollout import Template, allowed_replicas, choose_strategy, choose_template, previous_template
+from berth.planning.rollout import (
+    Template,
+    allowed_replicas,
+    annotation,
+    choose_strategy,
+    choose_template,
+    previous_template,
+)
 from berth.planning.weights import Stored
 from berth.planning.world import Manifest, ModelWorld, Subject
 
@@ -53,6 +65,12 @@ class Intent:
     door: Door
     forced: bool
     """Whether servers end without being drained."""
+    demand: Demand | None = None
+    """What it asks of the capacity planner; None when it needs no permission for its replicas."""
+    decision: Decision | None = None
+    """What was decided about just that."""
+    estimate: Estimate | None = None
+    """The GPU memory that its figures call for, where it is not declared."""
 
 
 def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy, now: datetime) -> Intent:
@@ -61,13 +79,22 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     child = world.child("Deployment")
     deployment = child.manifest() if child else None
     provisioning = keep_what_serves(provision(world, spec), world, spec, deployment)
-    template, inputs = _template(subject, spec, provisioning, deployment, policy)
+    template, inputs = _template(subject, spec, provisioning, deployment, policy, share_of(deployment))
     wanted, stop_reason = wanted_replicas(spec, subject.annotations)
-    strategy, _ = choose_strategy(spec)
     digest = template_hash(template.body) if template else ""
-    replicas = allowed_replicas(wanted, strategy, digest, world.pods, deployment) if template else wanted
     identity = ModelIdentity(subject.namespace, subject.name, subject.uid)
     downloads = provisioning.way is Way.EPHEMERAL
+    asked = _Asked()
+    strategy, _ = choose_strategy(spec)
+    if spec.gpus.count and policy.render.gated:
+        runs = 0 if given_up or stop_reason else wanted
+        asked = _ask(world, spec, provisioning, template, digest, deployment, runs)
+    if asked.step is not None:
+        replicas, strategy = asked.step.replicas, asked.step.strategy
+    elif template:
+        replicas = allowed_replicas(wanted, strategy, digest, world.pods, deployment)
+    else:
+        replicas = wanted
     # Only once the status says so: the Pods are the evidence, and a crash in between must not lose both.
     number = 0 if given_up or _waits_for_nothing(provisioning, world, deployment) else replicas
     forced = is_forced(subject.annotations, stops=given_up or stop_reason is not None)
@@ -83,11 +110,19 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         ),
         *([render_disruption_budget(identity, spec)] if wanted > 1 else []),
     ]
-    if template is not None and entrance.wait is None:
-        weights = _weights_note(spec, provisioning, deployment)
+    makes = template is not None and entrance.wait is None and not (asked.step is not None and asked.step.wait)
+    if template is not None and makes:
+        body, inputs, weights = _body(world, spec, provisioning, deployment, policy, template, inputs, asked.step)
         children.append(
             render_deployment(
-                identity, spec, template.body, replicas=number, strategy=strategy, inputs=inputs, weights=weights
+                identity,
+                spec,
+                body,
+                replicas=number,
+                strategy=strategy,
+                inputs=inputs,
+                weights=weights,
+                capacity=asked.step.note if asked.step is not None else "",
             )
         )
     return Intent(
@@ -97,12 +132,77 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         provisioning,
         bool(template and template.upgrade_available),
         digest,
-        held=replicas < wanted,
+        held=asked.step is None and replicas < wanted,
         children=tuple(children),
-        waits_with_deployment=template is None or entrance.wait is not None,
+        waits_with_deployment=not makes,
         door=entrance,
         forced=forced,
+        demand=asked.demand,
+        decision=asked.decision,
+        estimate=asked.estimate,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a Model asks of the capacity planner, and what came of it; nothing for one that needs no permission."""
+
+    step: Step | None = None
+    demand: Demand | None = None
+    decision: Decision | None = None
+    estimate: Estimate | None = None
+
+
+def _ask(
+    world: ModelWorld,
+    spec: ModelSpec,
+    provisioning: Provisioning,
+    template: Template | None,
+    digest: str,
+    deployment: Mapping[str, Any] | None,
+    runs: int,
+) -> _Asked:
+    need, guess = need_of(spec, provisioning.figures)
+    stored = provisioning.stored
+    demand = demand_of(
+        world.subject,
+        spec,
+        wanted=runs,
+        provisioned=provisioning.there,
+        template=template.body if template else None,
+        template_hash=digest,
+        need=need,
+        cache=stored.cache if stored and stored.one_node else "",
+        deployment=deployment,
+        pods=world.pods,
+    )
+    decision = heard(world.decision, demand)
+    strategy, _ = choose_strategy(spec)
+    return _Asked(next_step(demand, decision, deployment, strategy), demand, decision, guess)
+
+
+def _body(
+    world: ModelWorld,
+    spec: ModelSpec,
+    provisioning: Provisioning,
+    deployment: Mapping[str, Any] | None,
+    policy: Policy,
+    template: Template,
+    inputs: str,
+    step: Step | None,
+) -> tuple[Manifest, str, str]:
+    """The Pod template that the Deployment may have now, what it was rendered from, and where its weights are."""
+    weights = _weights_note(spec, provisioning, deployment)
+    if step is None:
+        return template.body, inputs, weights
+    before = None if step.new_template else previous_template(deployment)
+    if before is not None:
+        inputs = annotation(deployment, names.TEMPLATE_INPUTS_ANNOTATION)
+        return before, inputs, annotation(deployment, names.WEIGHTS_ANNOTATION)
+    if step.share != share_of(deployment):
+        other, inputs = _template(world.subject, spec, provisioning, deployment, policy, step.share)
+        template = other or template
+    return template.body, inputs, weights
 
 
 def _template(
@@ -111,18 +211,19 @@ def _template(
     provisioning: Provisioning,
     deployment: Mapping[str, Any] | None,
     policy: Policy,
+    share: float | None,
 ) -> tuple[Template | None, str]:
     """The template and the hash of what it was rendered from; that of the last generation while weights are missing."""
     stored = provisioning.stored
     if provisioning.there:
-        fresh = render_pod_template(subject.name, subject.namespace, spec, policy.render, stored)
-        inputs = template_inputs(spec, stored)
+        fresh = render_pod_template(subject.name, subject.namespace, spec, policy.render, stored, share)
+        inputs = template_inputs(spec, stored, share)
         return choose_template(fresh, inputs, deployment, spec.rollout.on_upgrade), inputs
     render_pod_template(subject.name, subject.namespace, spec, policy.render, _SOMEWHERE)  # mistakes are told at once
     previous = previous_template(deployment)
     if previous is None:
         return None, ""
-    return Template(previous, False), _annotation(deployment, names.TEMPLATE_INPUTS_ANNOTATION)
+    return Template(previous, False), annotation(deployment, names.TEMPLATE_INPUTS_ANNOTATION)
 
 
 def wanted_replicas(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[int, Reason | None]:
@@ -157,7 +258,8 @@ def keep_what_serves(
     if not before.get("stored"):
         return provisioning if provisioning.way is Way.EPHEMERAL else Provisioning(Way.EPHEMERAL, shown=shown)
     try:
-        return Provisioning(Way.CACHE, stored=Stored(**before["stored"]), shown=shown)
+        stored = Stored(**before["stored"])
+        return Provisioning(Way.CACHE, stored=stored, shown=shown, figures=provisioning.figures)
     except TypeError:
         return provisioning  # noted by a version of Berth that knew other fields
 
@@ -171,7 +273,7 @@ def _waits_for_nothing(provisioning: Provisioning, world: ModelWorld, deployment
 
 def _noted_weights(deployment: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     try:
-        noted = json.loads(_annotation(deployment, names.WEIGHTS_ANNOTATION))
+        noted = json.loads(annotation(deployment, names.WEIGHTS_ANNOTATION))
     except ValueError:
         return None
     return noted if isinstance(noted, dict) else None
@@ -179,16 +281,10 @@ def _noted_weights(deployment: Mapping[str, Any] | None) -> Mapping[str, Any] | 
 
 def _weights_note(spec: ModelSpec, provisioning: Provisioning, deployment: Mapping[str, Any] | None) -> str:
     if not provisioning.there:
-        return _annotation(deployment, names.WEIGHTS_ANNOTATION)
+        return annotation(deployment, names.WEIGHTS_ANNOTATION)
     if provisioning.way is Way.MOUNTED:
         return ""
     stored = (
         {key: value for key, value in asdict(provisioning.stored).items() if value} if provisioning.stored else None
     )
     return canonical_json({"spec": template_inputs(spec), "stored": stored})
-
-
-def _annotation(deployment: Mapping[str, Any] | None, name: str) -> str:
-    annotations = ((deployment or {}).get("metadata") or {}).get("annotations") or {}
-    value: str = annotations.get(name, "")
-    return value

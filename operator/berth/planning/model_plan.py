@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from berth.api.base import duration_seconds
 from berth.api.model import ModelSpec
 from berth.api.model_status import Phase
+from berth.planning.capacity.step import let_all_go, mark, tell
 from berth.planning.changes import Changes, left_by_predecessor, plan_changes
 from berth.planning.conditions import Facts, Verdict, assess
 from berth.planning.download_reasons import DownloadReason
@@ -17,6 +18,7 @@ from berth.planning.drain_pod import drain_port
 from berth.planning.errors import InvalidSpecError, first_error
 from berth.planning.failures import Failure, diagnose, shown, unschedulable, worst
 from berth.planning.forced_stop import hurries
+from berth.planning.gpu_standing import GpuStanding, gpu_notes, gpu_standing
 from berth.planning.intent import Intent, intend
 from berth.planning.model_status import (
     build_status,
@@ -30,7 +32,7 @@ from berth.planning.own_download import downloading
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import BREAKER, Reason
-from berth.planning.world import Child, ModelWorld, Note, Plan, Subject, parse_time
+from berth.planning.world import Apply, Child, ModelWorld, Note, Plan, Subject, parse_time
 
 _POD_NEWS = 1.0
 """Seconds in which a Pod that was made this moment is told by the watch."""
@@ -77,8 +79,29 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
         now,
     )
     troubles = _troubles(world, intent, policy, now)
-    facts = _facts(world, intent, changes, troubles, tripped)
-    return _report(world, intent, facts, changes, troubles, now, policy)
+    gpus = None
+    if intent.demand is not None:
+        gpus = gpu_standing(intent.demand, intent.decision, intent.estimate, subject.status)
+    facts = _facts(world, intent, changes, troubles, tripped, gpus)
+    plan = _report(world, intent, facts, changes, troubles, now, policy, gpus)
+    return _with_gpus(plan, world, intent, now)
+
+
+def _with_gpus(plan: Plan, world: ModelWorld, intent: Intent, now: datetime) -> Plan:
+    """The same Plan with what it asks of the capacity planner, and with what its Pods are told."""
+    if intent.demand is None:
+        return replace(plan, tells=let_all_go(world.pods))
+    decision = intent.decision
+    written = any(isinstance(change, Apply) and change.manifest["kind"] == "Deployment" for change in plan.changes)
+    return replace(
+        plan,
+        demand=intent.demand,
+        template_hash=intent.template_hash,
+        marks=mark(decision, world.pods),
+        tells=tell(decision, intent.template_hash, world.pods, now),
+        notes=(*plan.notes, *(gpu_notes(decision, written=written) if decision is not None else ())),
+        look_again=0.0 if written else plan.look_again,  # it asks for something else once that is written
+    )
 
 
 def _without_predecessor(world: ModelWorld) -> ModelWorld:
@@ -140,7 +163,12 @@ def _troubles(world: ModelWorld, intent: Intent, policy: Policy, now: datetime) 
 
 
 def _facts(
-    world: ModelWorld, intent: Intent, changes: Changes, troubles: _Troubles, tripped: tuple[str, str] | None
+    world: ModelWorld,
+    intent: Intent,
+    changes: Changes,
+    troubles: _Troubles,
+    tripped: tuple[str, str] | None,
+    gpus: GpuStanding | None,
 ) -> Facts:
     there = [pod for pod in world.pods if pod.living or pod.deleting]
     staying = [pod for pod in there if not pod.deleting]
@@ -169,6 +197,9 @@ def _facts(
         tripped=tripped,
         was=_phase(status),
         was_generation=status.get("observedGeneration", -1),
+        queued=gpus.waiting if gpus else None,
+        admitted=gpus.admitted if gpus else None,
+        unfit=gpus.unfit if gpus else None,
         weights_awaited=awaited,
         weights_failed=intent.provisioning.failed,
     )
@@ -224,6 +255,7 @@ def _report(
     troubles: _Troubles | None,
     now: datetime,
     policy: Policy,
+    gpus: GpuStanding | None = None,
 ) -> Plan:
     """The status to write, the Events to tell and when to look again."""
     subject = world.subject
@@ -239,6 +271,7 @@ def _report(
         intent.upgrade_available if intent else bool(subject.status.get("upgradeAvailable")),
         now,
         intent.provisioning if intent else None,
+        gpus,
     )
     if intent is not None and intent.door.wait is not None:
         waits.append(intent.door.wait)

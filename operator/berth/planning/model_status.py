@@ -10,6 +10,7 @@ from berth.backends.registry import backend_for
 from berth.planning import names
 from berth.planning.conditions import CONDITIONS, Facts, Verdict, stamp
 from berth.planning.failures import Failure, Known
+from berth.planning.gpu_standing import GpuStanding
 from berth.planning.provisioning import Provisioning, Way
 from berth.planning.reasons import Reason
 from berth.planning.world import Pod, Subject, format_time, parse_time
@@ -31,6 +32,7 @@ def build_status(
     upgrade_available: bool,
     now: datetime,
     provisioning: Provisioning | None = None,
+    gpus: GpuStanding | None = None,
 ) -> dict[str, Any]:
     """The whole status, the `same` as the observed one when nothing is new. `spec` is None when it is invalid."""
     previous = subject.status
@@ -47,6 +49,7 @@ def build_status(
             format_time(now),
             notes,
             _provisioned(provisioning, facts) if provisioning else None,
+            gpus.condition if gpus else None,
         ),
         "selector": ",".join(f"{key}={value}" for key, value in sorted(names.server_selector(subject.name).items())),
         "replicas": sum(not pod.deleting for pod in living),
@@ -59,8 +62,16 @@ def build_status(
     elif "url" in previous:
         status["url"] = previous["url"]
     nodes = sorted({pod.node for pod in living if pod.node})
-    if nodes and spec is not None and spec.gpus.count:
-        status["gpu"] = {"nodes": nodes}
+    if (
+        spec is not None
+        and spec.gpus.count
+        and (figures := {**(gpus.figures if gpus else {}), **_some("nodes", nodes)})
+    ):
+        status["gpu"] = figures
+    if gpus is not None:
+        status["admittedReplicas"] = gpus.admitted
+        if gpus.queue is not None:
+            status["queue"] = dict(gpus.queue)
     failure = _last_failure(previous.get("lastFailure"), latest)
     if failure:
         status["lastFailure"] = failure
@@ -68,12 +79,17 @@ def build_status(
         status["provisioning"] = dict(provisioning.shown)
     elif spec is None and "provisioning" in previous:
         status["provisioning"] = previous["provisioning"]
-    timeline = _timeline(subject, verdict, pods, now, _are_there(provisioning, facts))
+    admitted = gpus is not None and gpus.admitted > 0
+    timeline = _timeline(subject, verdict, pods, now, _are_there(provisioning, facts), admitted)
     if timeline:
         status["timeline"] = timeline
     if upgrade_available:
         status["upgradeAvailable"] = True
     return status
+
+
+def _some(name: str, values: list[str]) -> dict[str, Any]:
+    return {name: values} if values else {}
 
 
 def _are_there(provisioning: Provisioning | None, facts: Facts) -> bool:
@@ -120,7 +136,7 @@ def known_failure(status: Mapping[str, Any]) -> Known | None:
 
 
 def _timeline(
-    subject: Subject, verdict: Verdict, pods: Sequence[Pod], now: datetime, provisioned: bool
+    subject: Subject, verdict: Verdict, pods: Sequence[Pod], now: datetime, provisioned: bool, admitted: bool
 ) -> dict[str, str]:
     """When each step of the latest start was reached; a start after a stop, or in place, begins a new timeline."""
     before = subject.status.get("timeline") or {}
@@ -135,6 +151,8 @@ def _timeline(
     since = timeline["queuedAt"]
     if "provisionedAt" not in timeline and provisioned:
         timeline["provisionedAt"] = max(format_time(now), since)
+    if "admittedAt" not in timeline and admitted:
+        timeline["admittedAt"] = max(format_time(now), since)
     servers = (pod.server for pod in pods if not pod.deleting)
     started = [format_time(server.running_since) for server in servers if server and server.running_since]
     if "startedAt" not in timeline and started:
@@ -178,5 +196,7 @@ def _plain(status: Mapping[str, Any]) -> dict[str, Any]:
 def _wordless(status: Mapping[str, Any]) -> dict[str, Any]:
     plain = _plain(status)
     plain.pop("lastFailure", None)
+    if queue := plain.pop("queue", None):
+        plain["queue"] = {name: value for name, value in queue.items() if name not in ("position", "message")}
     conditions = plain["conditions"].items()
     return {**plain, "conditions": {kind: {**c, "message": ""} for kind, c in conditions}}

@@ -38,28 +38,35 @@ NVIDIA_GPU = "nvidia.com/gpu"
 _NOT_IN_TEMPLATE = frozenset({"replicas", "state", "priority", "idle", "rollout", "network"})
 
 
-def template_inputs(spec: ModelSpec, stored: Stored | None = None) -> str:
-    """Hash of what the Pod template is rendered from: a part of the spec, and where a ModelCache has the weights.
+def template_inputs(spec: ModelSpec, stored: Stored | None = None, share: float | None = None) -> str:
+    """Hash of what the Pod template is rendered from: a part of the spec, where a ModelCache has the weights, and the
+    part of a GPU that is the servers' own.
 
     Defaults are left out, so that a field which a later version adds does not change the hash.
     """
     wishes = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(_NOT_IN_TEMPLATE))
-    if stored is None:
-        return content_hash(wishes)
-    return content_hash([wishes, {field: value for field, value in asdict(stored).items() if value}])
+    more: list[Any] = [] if stored is None else [{field: value for field, value in asdict(stored).items() if value}]
+    more += [] if share is None else [share]
+    return content_hash([wishes, *more] if more else wishes)
 
 
 def render_pod_template(
-    name: str, namespace: str, spec: ModelSpec, settings: RenderSettings, stored: Stored | None = None
+    name: str,
+    namespace: str,
+    spec: ModelSpec,
+    settings: RenderSettings,
+    stored: Stored | None = None,
+    share: float | None = None,
 ) -> dict[str, Any]:
-    """The Pod template in the API server's canonical form; `stored` is where a ModelCache has the weights.
+    """The Pod template in the API server's canonical form; `stored` is where a ModelCache has the weights, `share` the
+    part of each GPU's memory that the servers may use.
 
     The label with its own hash is not part of it: `children.render_deployment` adds that. Raises InvalidSpecError.
     """
     backend = backend_for(spec.backend)
     try:
         located = locate_weights(spec, backend, settings, stored)
-        server = backend.server(ServerRequest(name, spec, located.weights))
+        server = backend.server(ServerRequest(name, spec, located.weights, share))
         image = _image(spec, backend, settings)
         draining = render_draining(name, spec, backend, server, _resources(spec), settings)
     except UnsupportedSpecError as error:
@@ -160,6 +167,8 @@ def _pod_spec(
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
     if spec.gpus.count:
         pod["tolerations"] = gpu_tolerations(spec.gpus.resource)
+        if settings.gated:
+            pod["schedulingGates"] = [{"name": names.CAPACITY_GATE}]
     if spec.gpus.products:
         product = {"key": "nvidia.com/gpu.product", "operator": "In", "values": list(spec.gpus.products)}
         terms = [{"matchExpressions": [product]}]

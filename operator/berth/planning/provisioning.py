@@ -13,6 +13,7 @@ from berth.planning import compatibility, names
 from berth.planning.artifacts import Artifact, artifact_of, found_for
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.figures_document import from_document
+from berth.planning.model_figures import ModelFigures
 from berth.planning.own_download import SHOWN, shown_download
 from berth.planning.reasons import Reason
 from berth.planning.weights import Stored
@@ -43,6 +44,8 @@ class Provisioning:
     """Reason and sentence when a person is needed."""
     shown: Mapping[str, Any] | None = None
     """status.provisioning."""
+    figures: ModelFigures | None = None
+    """What its ModelCache knows of the model; None while it knows nothing."""
 
     @property
     def there(self) -> bool:
@@ -92,7 +95,8 @@ def _in_cache(world: ModelWorld, spec: ModelSpec, artifact: Artifact, cache: Sub
         revision=entry.get("revision") or "",
         one_node=cache.status.get("accessMode", "") != "ReadWriteMany",
     )
-    return Provisioning(Way.CACHE, stored=stored, shown=shown)
+    figures = from_document(entry.get("figures") or {})
+    return Provisioning(Way.CACHE, stored=stored, shown=shown, figures=figures)
 
 
 def _entry_for(artifact: Artifact, entries: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, str]:

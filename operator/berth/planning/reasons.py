@@ -14,6 +14,8 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     IDLE = "Idle"
     VALID = "Valid"
+    GPUS_RESERVED = "GpusReserved"
+    NOT_PLANNED = "NotPlanned"
     NOT_SERVING = "NotServing"
     # under way
     CREATING = "Creating"
@@ -85,6 +87,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         "The Model is OnDemand, and nothing asks for it.", "Point a ModelRoute at it, or wake it with `kubectl model`."
     ),
     Reason.VALID: Explanation("Berth can carry out the spec."),
+    Reason.GPUS_RESERVED: Explanation("Every replica may ask for its GPUs, or has them."),
+    Reason.NOT_PLANNED: Explanation("Berth is about to decide when the Model may load.", "It takes moments."),
     Reason.NOT_SERVING: Explanation("No server answers.", "The reason of the condition Ready says why."),
     Reason.CREATING: Explanation(
         "The Deployment is made, and its Pods are about to be.",

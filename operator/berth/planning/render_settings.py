@@ -35,6 +35,8 @@ class RenderSettings:
     """Berth's own image, in which downloads run."""
     ephemeral_max: str = "20Gi"
     """Most bytes that weights on a Pod's own volume may have; more needs a ModelCache."""
+    gated: bool = False
+    """Whether server Pods with GPUs are held back until the capacity planner says where they may go."""
     image_volumes: bool = True
     """Whether the cluster mounts images as volumes, which oci:// sources need."""
     allow_unsafe_pod_template: bool = False

@@ -27,7 +27,7 @@ def choose_template(
     `inputs` is the hash of what `fresh` was rendered from; `deployment` is the observed one. A template in its
     annotation that is not the one its Pods are marked with was edited by somebody, and is rendered anew.
     """
-    if _annotations(deployment).get(names.TEMPLATE_INPUTS_ANNOTATION) != inputs:
+    if annotation(deployment, names.TEMPLATE_INPUTS_ANNOTATION) != inputs:
         return Template(fresh, False)
     previous = previous_template(deployment)
     if previous is None or previous == fresh or policy is UpgradePolicy.AUTOMATIC:
@@ -38,15 +38,17 @@ def choose_template(
 def previous_template(deployment: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The template of the observed Deployment as it was rendered; None when it cannot be told."""
     try:
-        previous: dict[str, Any] = json.loads(_annotations(deployment).get(names.POD_TEMPLATE_ANNOTATION, ""))
+        previous: dict[str, Any] = json.loads(annotation(deployment, names.POD_TEMPLATE_ANNOTATION))
     except ValueError:
         return None
     return previous if template_hash(previous) == _mark(deployment) else None
 
 
-def _annotations(deployment: Mapping[str, Any] | None) -> Mapping[str, str]:
-    found: Mapping[str, str] = ((deployment or {}).get("metadata") or {}).get("annotations") or {}
-    return found
+def annotation(deployment: Mapping[str, Any] | None, name: str) -> str:
+    """An annotation of the observed Deployment; empty when it has none of that name."""
+    annotations = ((deployment or {}).get("metadata") or {}).get("annotations") or {}
+    value: str = annotations.get(name, "")
+    return value
 
 
 def _mark(deployment: Mapping[str, Any] | None) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 
 from berth.planning import names
+from berth.planning.capacity.decision import Decision
+from berth.planning.capacity.world import Demand
 
 Manifest = dict[str, Any]
 
@@ -98,6 +100,18 @@ class Pod:
     unready_since: datetime | None
     """Since when it is not ready: since it has a node, if it never was."""
     containers: tuple[Container, ...]
+    gates: tuple[str, ...] = ()
+    """Scheduling gates that hold it back."""
+    held_affinity: bytes = b""
+    """Of one that is held back: its affinity as JSON, which whoever lets it go adds to."""
+    capacity_note: str = ""
+    """What was written on it when it was told its nodes; empty until then."""
+    leaves_first: bool = False
+    """Whether it is marked to end before others when there are too many."""
+    priority: int | None = None
+    """The number of its PriorityClass."""
+    unschedulable_since: datetime | None = None
+    """Since when the scheduler says that no node takes it, or longer: the time that it was held back counts as well."""
 
     @property
     def living(self) -> bool:
@@ -161,6 +175,9 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
     is_ready = ready.get("status") == "True"
+    spec, annotations = manifest.get("spec") or {}, metadata.get("annotations") or {}
+    gates = tuple(gate["name"] for gate in spec.get("schedulingGates") or ())
+    unschedulable = scheduled.get("reason") in _NO_NODE and gates != (names.CAPACITY_GATE,)
     return Pod(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -171,16 +188,16 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
         cache=labels.get(names.CACHE_LABEL, ""),
         owner_uid=_controller(metadata).get("uid", ""),
         address=status.get("podIP", ""),
-        node=(manifest.get("spec") or {}).get("nodeName", ""),
+        node=spec.get("nodeName", ""),
         phase=status.get("phase", "Pending"),
         reason=status.get("reason", ""),
         message=status.get("message", ""),
         created_at=parse_time(metadata.get("creationTimestamp")),
         deleting="deletionTimestamp" in metadata,
         grace=metadata.get("deletionGracePeriodSeconds"),
-        scheduled=scheduled.get("status") == "True" or bool((manifest.get("spec") or {}).get("nodeName")),
+        scheduled=scheduled.get("status") == "True" or bool(spec.get("nodeName")),
         scheduled_since=parse_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
-        unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") in _NO_NODE else "",
+        unschedulable_message=scheduled.get("message", "") if unschedulable else "",
         ready=is_ready,
         ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
         unready_since=None if is_ready else parse_time(ready.get("lastTransitionTime")),
@@ -188,6 +205,12 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
             *(_container(c, initial=True) for c in status.get("initContainerStatuses") or ()),
             *(_container(c, initial=False) for c in status.get("containerStatuses") or ()),
         ),
+        gates=gates,
+        priority=spec.get("priority"),
+        held_affinity=orjson.dumps(spec.get("affinity") or {}) if gates else b"",
+        capacity_note=annotations.get(names.CAPACITY_ANNOTATION, ""),
+        leaves_first=annotations.get(names.DELETION_COST_ANNOTATION) == names.LEAVES_FIRST,
+        unschedulable_since=parse_time(scheduled.get("lastTransitionTime")) if unschedulable and not gates else None,
     )
 
 
@@ -300,6 +323,8 @@ class ModelWorld:
     """The ModelCache that keeps its weights; None when it needs none or there is none."""
     progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name of a Pod: what its download says of itself."""
+    decision: Decision | None = None
+    """What the capacity worker decided about it last; None when it has not, or has nothing to decide."""
 
     def child(self, kind: str) -> Child | None:
         """The child of that kind with the Model's name."""
@@ -361,6 +386,18 @@ class Hurry:
 
 
 @dataclass(frozen=True, slots=True)
+class PodPatch:
+    """Change a Pod of ours, in exactly the version that was seen."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    body: Manifest
+    """A JSON merge patch, without what says which version it is for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """An Event to tell: transitions only."""
 
@@ -394,5 +431,13 @@ class Plan:
     """Phase before, phase after, reason: one log line."""
     downloads: tuple["DownloadEnd", ...] = ()
     """Downloads whose end this plan records for the first time: counted once the status is written."""
+    marks: tuple[PodPatch, ...] = ()
+    """Changes of Pods that come before all else: which of them end first."""
+    tells: tuple[PodPatch, ...] = ()
+    """Changes of Pods that come after all else: they may go to a node now."""
+    demand: Demand | None = None
+    """What the Model asks of the capacity planner; None when nothing."""
+    template_hash: str = ""
+    """Hash of the Pod template that its servers have or are to have; empty when there is none."""
     look_again: float | None = None
     """Seconds until time alone may change the plan; None when only an event can."""

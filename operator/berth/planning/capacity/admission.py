@@ -291,7 +291,7 @@ class Admission:
         if not places:
             self._nowhere(turn)
             return
-        reason, text = words.why_not_now(board, demand, places)
+        reason, text, most = words.why_not_now(board, demand, places)
         nodes = places & ~board.held
         if nodes:
             turn.holding = True
@@ -302,7 +302,7 @@ class Admission:
                 text += f". It was first in the queue for {minutes} minutes; smaller ones may pass it now"
         if demand.cache and self._caches.get(demand.cache, CacheUse()).used_on:
             text += ". Its cache is in use there, and one node at a time can use it"
-        turn.wait(reason, text)
+        turn.wait(reason, text, most_mib=most)
 
     def _nowhere(self, turn: Turn) -> None:
         board, demand = self.board, turn.demand
@@ -318,7 +318,8 @@ class Admission:
         turn.no_node = True
         since = turn.standing.remembered.no_node_since or turn.moment
         turn.stalled = board.over(since, board.policy.no_node_after) and not demand.autoscaled
-        turn.wait(CapacityReason.NO_NODE_FITS, words.why_never(board, demand, allowed), queued=not turn.stalled)
+        reason, text, most = words.why_never(board, demand, allowed)
+        turn.wait(reason, text, queued=not turn.stalled, most_mib=most)
 
 
 def _shape(demand: Demand, places: int) -> tuple[int | bool, ...]:

@@ -19,6 +19,8 @@ class Waiting:
     reason: CapacityReason
     message: str
     since: datetime
+    most_mib: int | None = None
+    """The memory that it could have of a GPU at best; None where memory is not what is missing, or not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,10 @@ def _surge(admission: Admission, turn: Turn, wish: RolloutStrategy) -> None:
     fitting = admission.alike(turn.standing, places & board.fits_now(demand))
     if not fitting:
         number = next(positions(places), None)
-        _, text = (
-            words.why_not_now(board, demand, places)
-            if number is not None
-            else (None, f"{words.needs(demand.need)}; no node takes one more replica")
-        )
+        if number is None:
+            text = f"{words.needs(demand.need)}; no node takes one more replica"
+        else:
+            text = words.why_not_now(board, demand, places).text
         if wish is RolloutStrategy.AUTO:
             _in_place(admission, turn, f"no GPU is free for one more replica: {text}")
             return

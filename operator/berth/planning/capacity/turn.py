@@ -27,6 +27,7 @@ class Turn:
     message: str = ""
     queued: bool = False
     """Whether it has a place in the queue."""
+    most_mib: int | None = None
     stalled: bool = False
     rollout: RolloutChoice | None = None
     holding: bool = False
@@ -38,9 +39,9 @@ class Turn:
         """What the Model asks for."""
         return self.standing.demand
 
-    def wait(self, reason: CapacityReason, message: str, *, queued: bool = True) -> None:
-        """It is not admitted now."""
-        self.reason, self.message, self.queued = reason, message, queued
+    def wait(self, reason: CapacityReason, message: str, *, queued: bool = True, most_mib: int | None = None) -> None:
+        """It is not admitted now; `most_mib` is the memory that it could have of a GPU at best."""
+        self.reason, self.message, self.queued, self.most_mib = reason, message, queued, most_mib
 
     def admit(self, nodes: tuple[str, ...]) -> None:
         """One more replica may ask for GPUs, of one of these nodes."""
@@ -52,7 +53,7 @@ class Turn:
         demand, memory = self.demand, self._memory()
         waiting = None
         if self.reason is not None and memory.since is not None:
-            waiting = Waiting(position, self.reason, self.message, memory.since)
+            waiting = Waiting(position, self.reason, self.message, memory.since, self.most_mib)
         need = demand.need
         return ModelCapacity(
             self.admitted,

@@ -6,6 +6,7 @@ import pytest
 
 from berth.planning.capacity.policy import CapacityPolicy
 from berth.planning.capacity.rooms import BOUNDLESS, NOTHING, Room, survey
+from berth.planning.capacity.words import WHOLE
 from berth.planning.capacity.world import GpuPod, GpuReport, Node
 from support.builders import NOW
 from support.gpu_clusters import GPU, LONG_AGO, POLICY, Cluster, decided, gpu, later, model, node, pod, waiting
@@ -191,11 +192,11 @@ def test_unknown_memory_takes_the_whole_gpu_and_says_so() -> None:
     cluster = Cluster([node(gpus=[gpu(foreign_mib=1)])], [model(memory=None)])
     reason, message = waiting(cluster)
     assert reason == "WaitingForMemory"
-    assert message.startswith("needs a whole GPU (its memory is neither declared in gpus.memory nor estimated")
+    assert message.startswith("needs a whole GPU, since gpus.memory is not set and not estimated")
     cluster.nodes = [node(gpus=1)]
     admitted = decided(cluster)
     assert (admitted.admitted, admitted.required_mib, admitted.source) == (1, None, None)
-    assert admitted.notes == ("its memory is neither declared in gpus.memory nor estimated, so it takes the whole GPU",)
+    assert admitted.notes == (WHOLE,)
 
 
 def test_what_is_required_and_where_the_figure_comes_from_is_told() -> None:
