@@ -81,11 +81,16 @@ def operator_manifests(image: str, built: str = "", flags: tuple[str, ...] = ())
     return yaml.safe_dump_all(documents)
 
 
-def install(kubectl: Kubectl, operator: str) -> None:
-    """The CRDs, the rights, and the operator's Deployment; returns when it is Ready."""
+def install_crds(kubectl: Kubectl) -> None:
+    """The CRDs; returns when the API server serves them."""
     kubectl("apply", "-f", str(ROOT / "crds"))
     served = ("api-resources", "--api-group=berth.dev", "--output=name")  # `kubectl wait` fails on a CRD just made
     wait_for(lambda: "models.berth.dev" in kubectl(*served, check=False), 30, "the API server's serving of Models")
+
+
+def install(kubectl: Kubectl, operator: str) -> None:
+    """The CRDs, the rights, and the operator's Deployment; returns when it is Ready."""
+    install_crds(kubectl)
     kubectl("apply", "-f", str(ROOT / "deploy/rbac.yaml"))
     kubectl("apply", "-f", "-", stdin=operator)
     kubectl(*OPERATOR, "rollout", "status", "deployment/berth-operator", "--timeout=120s")
@@ -119,7 +124,7 @@ def watch_phases(kubectl: Kubectl, seconds: float) -> None:
     shown = ""
     while True:
         status = kubectl.model("quickstart")["status"]
-        ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        ready: dict[str, str] = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
         phase = status.get("phase", "")  # nobody has looked at it yet
         line = f"{phase:<12} {ready.get('reason', ''):<18} {ready.get('message', '')}"
         if line != shown:
@@ -210,7 +215,8 @@ def local_cluster(stack: ExitStack, keep: bool) -> tuple[Kubectl, str]:
             )
         )
     elif not existed:
-        stack.callback(lambda: (say("taking the cluster down"), api.delete(CLUSTER)))
+        stack.callback(api.delete, CLUSTER)
+        stack.callback(say, "taking the cluster down")
     say("loading Berth's image (the first time builds it, half a minute)")
     archive = images.berth()
     api.load_image(CLUSTER, archive)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmarks import capacity, download, reconcile
+from benchmarks import capacity, download, reconcile, start
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,6 +70,17 @@ def download_command(size_mib: int, repetitions: int, file: Path | None) -> None
 def capacity_command(models: int, nodes: int, repetitions: int, file: Path | None) -> None:
     """Who may load where, in a full cluster: planned from scratch and after one change."""
     _tell(capacity.run(models, nodes, repetitions), file)
+
+
+@main.command("start")
+@click.option("--models", default=4, show_default=True, type=click.IntRange(1, 4), help="Models applied at once.")
+@click.option(
+    "--repetitions", default=3, show_default=True, type=click.IntRange(1, 100), help="Runs of each; medians count."
+)
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file.")
+def start_command(models: int, repetitions: int, file: Path | None) -> None:
+    """Real servers on the local node, from apply to Ready, beside the same servers made by hand."""
+    _tell(asyncio.run(start.run(models, repetitions)), file)
 
 
 def _tell(figures: dict[str, Any], file: Path | None) -> None:

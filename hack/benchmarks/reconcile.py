@@ -15,6 +15,7 @@ import click
 from kubernetes.aio.client.api_client import ApiClient
 
 import walkthrough
+from benchmarks import installed
 from benchmarks.observing import Appearances, AuditLog, ProcessMeter, by_verb, percentile, watch, writes
 from berth.api.base import API_VERSION
 from berth.api.model import ModelSpec, RolloutStrategy
@@ -40,7 +41,7 @@ def model(namespace: str, name: str) -> dict[str, Any]:
         "spec": {
             "backend": "llamacpp",
             "source": {"uri": "pvc://weights/model.gguf"},
-            "gpus": {"count": 1},
+            "gpus": {"count": 0},  # on no node at all: what waits for GPUs is measured by `hack/bench capacity`
             "limits": {"cpu": "2", "memory": "8Gi"},
             "serving": {"contextLength": 4096},
         },
@@ -105,13 +106,13 @@ async def empty(gateway: Gateway, kubectl: walkthrough.Kubectl, namespace: str) 
 
 
 @asynccontextmanager
-async def operator(kubeconfig: Path, folder: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
+async def operator(kubeconfig: Path, folder: Path, *flags: str) -> AsyncIterator[subprocess.Popen[bytes]]:
     """The operator as a process of its own, with its own rights."""
     log = folder / f"operator-{time.monotonic_ns()}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(  # noqa: ASYNC220 - forking blocks for a moment, before anything is measured
             [sys.executable, "-m", "berth", "operator", "--kubeconfig", str(kubeconfig), "--host", "127.0.0.1",
-             "--port", "0", "--log-format", "text"],
+             "--port", "0", "--log-format", "text", *flags],
             stdout=file,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -153,11 +154,11 @@ async def run(models: int, singles: int, quiet: float) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
             kubectl = walkthrough.Kubectl(str(cluster.kubectl), cluster.kubeconfig)
-            walkthrough.install(kubectl)
+            installed.install(kubectl)
             client = await connect(cluster.kubeconfig, pool_size=128)
             try:
                 assert cluster.audit_log is not None
-                token = walkthrough.operator_kubeconfig(kubectl, cluster.kubeconfig, Path(folder))
+                token = installed.operator_kubeconfig(kubectl, cluster.kubeconfig, Path(folder))
                 audit = AuditLog(cluster.audit_log)
                 return await measure(kubectl, client, token, audit, Path(folder), models, singles, quiet)
             finally:
