@@ -9,7 +9,7 @@ from berth.planning.capacity.decision import Decision
 from berth.planning.capacity.plan import Waiting
 from berth.planning.capacity.reasons import CapacityReason
 from berth.planning.capacity.words import WHOLE
-from berth.planning.capacity.world import Demand
+from berth.planning.capacity.world import Demand, Need
 from berth.planning.memory_estimate import Estimate
 from berth.planning.reasons import Reason
 from berth.planning.world import Note, format_time
@@ -22,8 +22,8 @@ _EXACT = 10
 class GpuStanding:
     """The parts of a status that come from the capacity planner."""
 
-    admitted: int
-    """status.admittedReplicas."""
+    admitted: int | None
+    """status.admittedReplicas; None where nobody plans capacity."""
     condition: tuple[bool, str, str] | None
     """The condition Admitted: whether it holds, reason and message; None for a Model that should not run."""
     queue: Mapping[str, Any] | None
@@ -49,17 +49,24 @@ class GpuStanding:
 
 
 def gpu_standing(
-    demand: Demand, decision: Decision | None, guess: Estimate | None, previous: Mapping[str, Any]
+    need: Need,
+    demand: Demand | None,
+    decision: Decision | None,
+    guess: Estimate | None,
+    previous: Mapping[str, Any],
 ) -> GpuStanding:
     """What the status says; while nothing is decided about what it asks for now, what it said before.
 
-    `previous` is the status, `guess` the estimate of the memory that one replica needs.
+    `demand` is None where nobody plans capacity, `previous` is the status, and `guess` the estimate of the memory that
+    one replica needs.
     """
     figures: dict[str, Any] = {}
-    if demand.need.memory_mib is not None and demand.need.source is not None:
-        figures = {"requiredMiB": demand.need.memory_mib, "source": demand.need.source.value}
+    if need.memory_mib is not None and need.source is not None:
+        figures = {"requiredMiB": need.memory_mib, "source": need.source.value}
     else:
         figures = {"message": ": ".join((WHOLE, "; ".join(guess.unknown))) if guess and guess.unknown else WHOLE}
+    if demand is None:
+        return GpuStanding(None, None, None, figures)
     if not demand.wanted:
         return GpuStanding(0, None, None, figures)
     if decision is None:

@@ -12,7 +12,7 @@ from berth.planning.canonical import canonical_json
 from berth.planning.capacity.asking import demand_of, need_of, share_of
 from berth.planning.capacity.decision import Decision
 from berth.planning.capacity.step import Step, heard, next_step
-from berth.planning.capacity.world import Demand
+from berth.planning.capacity.world import Demand, Need
 from berth.planning.children import (
     ModelIdentity,
     render_deployment,
@@ -69,6 +69,8 @@ class Intent:
     """What it asks of the capacity planner; None when it needs no permission for its replicas."""
     decision: Decision | None = None
     """What was decided about just that."""
+    need: Need | None = None
+    """What one replica takes of GPUs; None for a Model without."""
     estimate: Estimate | None = None
     """The GPU memory that its figures call for, where it is not declared."""
 
@@ -84,11 +86,12 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     digest = template_hash(template.body) if template else ""
     identity = ModelIdentity(subject.namespace, subject.name, subject.uid)
     downloads = provisioning.way is Way.EPHEMERAL
+    need, guess = need_of(spec, provisioning.figures) if spec.gpus.count else (None, None)
     asked = _Asked()
     strategy, _ = choose_strategy(spec)
-    if spec.gpus.count and policy.render.gated:
+    if need is not None and policy.render.gated:
         runs = 0 if given_up or stop_reason else wanted
-        asked = _ask(world, spec, provisioning, template, digest, deployment, runs)
+        asked = _ask(world, spec, need, provisioning, template, digest, deployment, runs)
     if asked.step is not None:
         replicas, strategy = asked.step.replicas, asked.step.strategy
     elif template:
@@ -139,7 +142,8 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         forced=forced,
         demand=asked.demand,
         decision=asked.decision,
-        estimate=asked.estimate,
+        need=need,
+        estimate=guess,
     )
 
 
@@ -150,19 +154,18 @@ class _Asked:
     step: Step | None = None
     demand: Demand | None = None
     decision: Decision | None = None
-    estimate: Estimate | None = None
 
 
 def _ask(
     world: ModelWorld,
     spec: ModelSpec,
+    need: Need,
     provisioning: Provisioning,
     template: Template | None,
     digest: str,
     deployment: Mapping[str, Any] | None,
     runs: int,
 ) -> _Asked:
-    need, guess = need_of(spec, provisioning.figures)
     stored = provisioning.stored
     demand = demand_of(
         world.subject,
@@ -178,7 +181,7 @@ def _ask(
     )
     decision = heard(world.decision, demand)
     strategy, _ = choose_strategy(spec)
-    return _Asked(next_step(demand, decision, deployment, strategy), demand, decision, guess)
+    return _Asked(next_step(demand, decision, deployment, strategy), demand, decision)
 
 
 def _body(

@@ -80,17 +80,19 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     )
     troubles = _troubles(world, intent, policy, now)
     gpus = None
-    if intent.demand is not None:
-        gpus = gpu_standing(intent.demand, intent.decision, intent.estimate, subject.status)
+    if intent.need is not None:
+        gpus = gpu_standing(intent.need, intent.demand, intent.decision, intent.estimate, subject.status)
     facts = _facts(world, intent, changes, troubles, tripped, gpus)
     plan = _report(world, intent, facts, changes, troubles, now, policy, gpus)
-    return _with_gpus(plan, world, intent, now)
+    if policy.render.gated:
+        return _with_gpus(plan, world, intent, now)
+    return replace(plan, tells=let_all_go(world.pods))
 
 
 def _with_gpus(plan: Plan, world: ModelWorld, intent: Intent, now: datetime) -> Plan:
     """The same Plan with what it asks of the capacity planner, and with what its Pods are told."""
     if intent.demand is None:
-        return replace(plan, tells=let_all_go(world.pods))
+        return plan
     decision = intent.decision
     written = any(isinstance(change, Apply) and change.manifest["kind"] == "Deployment" for change in plan.changes)
     return replace(

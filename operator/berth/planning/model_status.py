@@ -68,7 +68,7 @@ def build_status(
         and (figures := {**(gpus.figures if gpus else {}), **_some("nodes", nodes)})
     ):
         status["gpu"] = figures
-    if gpus is not None:
+    if gpus is not None and gpus.admitted is not None:
         status["admittedReplicas"] = gpus.admitted
         if gpus.queue is not None:
             status["queue"] = dict(gpus.queue)
@@ -79,7 +79,7 @@ def build_status(
         status["provisioning"] = dict(provisioning.shown)
     elif spec is None and "provisioning" in previous:
         status["provisioning"] = previous["provisioning"]
-    admitted = gpus is not None and gpus.admitted > 0
+    admitted = gpus is not None and bool(gpus.admitted)
     timeline = _timeline(subject, verdict, pods, now, _are_there(provisioning, facts), admitted)
     if timeline:
         status["timeline"] = timeline

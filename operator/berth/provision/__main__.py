@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from berth.provision.arguments import parser, settings_of, shown_uri, token_of
-from berth.provision.cleaning import CleanFormatter, cleaner
+from berth.provision.cleaning import cleaner, configure_logging
+from berth.provision.ending import DONE, FINAL, PASSING, TERMINATED, write_message
 from berth.provision.endpoint import ProgressEndpoint
 from berth.provision.errors import ProvisionError, Reason
 from berth.provision.manifest import Manifest, Request
@@ -22,13 +22,6 @@ from berth.provision.removal import remove
 from berth.provision.termination import Outcome, termination_message
 from berth.provision.usage import bytes_present, volume_size
 
-DONE = 0
-USAGE = 2
-FINAL = 65
-"""A person has to change something: running again is of no use."""
-PASSING = 75
-"""Another run may succeed."""
-TERMINATED = 143
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Environment variables whose values are never shown."""
 
@@ -50,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProvisionError as error:
         failure = error
     clean = cleaner([token or "", *(os.environ.get(name, "") for name in _KEYS)])
-    _configure_logging(clean, options.log_level)
+    configure_logging(clean, options.log_level)
     progress = Progress(shown_uri(options.uri or ""), clean)
     manifest: Manifest | None = None
     try:
@@ -71,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         log.info("nothing is left" if options.remove else "everything is there")
     outcome = _outcome(options, progress, manifest, failure, clean, time.monotonic() - begun)
-    _write_message(options.termination_log, termination_message(outcome))
+    write_message(options.termination_log, termination_message(outcome))
     if failure is None:
         return DONE
     if failure.reason is Reason.INTERRUPTED:
@@ -122,23 +115,6 @@ def _outcome(
         volume_capacity=capacity,
         seconds=seconds,
     )
-
-
-def _configure_logging(clean: Clean, level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(CleanFormatter(clean))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
-def _write_message(file: Path, message: bytes) -> None:
-    """Where the kubelet reads it; to standard output where there is no such file."""
-    try:
-        if not file.parent.is_dir() or (file.parent == Path("/dev") and not file.exists()):
-            raise FileNotFoundError
-        file.write_bytes(message)
-    except OSError:
-        sys.stdout.write(message.decode() + "\n")
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Takes secrets out of whatever is shown: the ones we hold, letter by letter, and what looks like one."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
@@ -46,3 +47,10 @@ class CleanFormatter(JsonFormatter):
         """A traceback."""
         text = super().formatException(ei)
         return self._clean("\n".join(text) if isinstance(text, list) else text)
+
+
+def configure_logging(clean: Callable[[str], str], level: str) -> None:
+    """Log to standard error, without secrets."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(CleanFormatter(clean))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

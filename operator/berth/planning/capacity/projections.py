@@ -98,7 +98,9 @@ def is_loading(pod: Pod) -> bool:
         return False
     if any(container.waiting_reason in _BACK_OFF for container in pod.containers):
         return False
-    server = pod.server
+    server, download = pod.server, pod.provisioner
+    if download is not None and download.terminated is None:
+        return False  # a download must not hold up those whose weights are there
     return server is None or (not server.started and not server.restarts and server.terminated is None)
 
 

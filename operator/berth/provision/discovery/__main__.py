@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from berth.provision.__main__ import DONE, FINAL, PASSING, TERMINATED
-from berth.provision.__main__ import _configure_logging as configure_logging
-from berth.provision.__main__ import _write_message as write_message
-from berth.provision.cleaning import cleaner
+from berth.provision.cleaning import cleaner, configure_logging
 from berth.provision.discovery.pages import Page, failure_message, page
 from berth.provision.discovery.scanning import scan
 from berth.provision.discovery.tree import Tree
+from berth.provision.ending import DONE, FINAL, PASSING, TERMINATED, write_message
 from berth.provision.endpoint import ProgressEndpoint
 from berth.provision.errors import ProvisionError, Reason
 from berth.provision.progress import Progress
