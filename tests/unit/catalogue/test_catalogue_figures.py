@@ -1,6 +1,7 @@
 """The catalogue of models: its figures agree with what is published, and what is shown is Berth's own estimate."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,14 @@ import yaml
 from berth.api.crd import RESOURCES, custom_resource_definition
 from berth.api.model import BackendName
 from berth.planning import compatibility
+from berth.planning.gguf_figures import figures_from_gguf
+from berth.planning.gguf_metadata import GgufHeader
 from berth.planning.memory_estimate import PartName, estimate
+from berth.planning.model_figures import WeightsFormat
 from catalogue.chart import gib_text
 from catalogue.entries import Kind, read_catalogue
 from catalogue.figures import further_parameters, need
-from catalogue.tensors import tensors
+from catalogue.tensors import tensors, text_config
 from unit.api.admission import violations, with_defaults
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,6 +33,24 @@ KEYS = sorted(CATALOGUE.models)
 ARCHITECTURES = sorted(CATALOGUE.architectures)
 WITH_IMAGES = {entry.architecture for entry in CATALOGUE.models.values() if entry.kind is Kind.VISION}
 
+GGUF_ARCHITECTURES = {
+    "mistral": "llama",
+    "qwen3_moe": "qwen3moe",
+    "gemma3_text": "gemma3",
+    "gpt_oss": "gpt-oss",
+    "xlm-roberta": "bert",
+    "nomic_bert": "nomic-bert",
+}
+"""How llama.cpp calls families that it calls otherwise (gguf-py, constants.py)."""
+GGUF_KEYS = {
+    "num_hidden_layers": "block_count", "n_layer": "block_count",
+    "num_attention_heads": "attention.head_count", "n_head": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length",
+    "hidden_size": "embedding_length", "n_embd": "embedding_length",
+    "intermediate_size": "feed_forward_length", "n_inner": "feed_forward_length",
+    "max_position_embeddings": "context_length", "n_positions": "context_length",
+    "sliding_window": "attention.sliding_window",
+}  # fmt: skip
 PUBLISHED_SIZES = {
     "qwen3-8b-gguf": 5_027_783_488,
     "qwen3-30b-a3b-gguf": 18_556_685_824,
@@ -78,6 +100,27 @@ def test_a_quantized_model_has_the_size_that_llama_server_tells() -> None:
 )
 def test_safetensors_have_the_published_size(key: str, gigabytes: float) -> None:
     assert (NEEDS[key].figures.weight_bytes or 0) / 1e9 == pytest.approx(gigabytes, abs=0.05)
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if NEEDS[key].figures.format is WeightsFormat.GGUF])
+def test_berth_reads_the_same_from_the_header_of_a_gguf_file(key: str) -> None:
+    entry, expected = CATALOGUE.models[key], NEEDS[key].figures
+    config = text_config(CATALOGUE.architectures[entry.architecture].config)
+    architecture = GGUF_ARCHITECTURES.get(config["model_type"], config["model_type"])
+    if architecture == "gpt-oss" and entry.spec.backend is BackendName.OLLAMA:
+        architecture = "gptoss"
+    own = {GGUF_KEYS[field]: value for field, value in config.items() if field in GGUF_KEYS}
+    if "attention.key_length" in own:
+        own["attention.value_length"] = own["attention.key_length"]
+    values = {"general.architecture": architecture, **{f"{architecture}.{name}": own[name] for name in own}}
+    header = GgufHeader(3, values, False, 0, expected.weights, (), 0, None, 0)
+    found = figures_from_gguf([header])
+    assert found.unknowns == ()
+    windowless = architecture == "phi3"  # llama.cpp sees all tokens there; the window is longer than the context
+    assert found.attention == (
+        tuple(replace(layer, window=None) for layer in expected.attention or ()) if windowless else expected.attention
+    )
+    assert found.embedding_length == expected.embedding_length
 
 
 @pytest.mark.parametrize("key", KEYS)
