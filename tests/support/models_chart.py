@@ -19,7 +19,7 @@ def template(major: int, *args: str) -> str:
 @cache
 def objects(*args: str, major: int = 4) -> dict[tuple[str, str], dict[str, Any]]:
     """The objects of a release named models, by kind and name. Copy what you change."""
-    documents = [one for one in yaml.safe_load_all(template(major, *args)) if one]
+    documents = [one for one in yaml.load_all(template(major, *args), Loader=yaml.CSafeLoader) if one]
     found = {(one["kind"], one["metadata"]["name"]): one for one in documents}
     assert len(found) == len(documents)
     return found
