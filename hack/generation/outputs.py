@@ -8,6 +8,7 @@ import yaml
 
 from berth.api.base import GROUP, VERSION
 from berth.api.crd import RESOURCES, Resource, custom_resource_definition
+from catalogue.chart import models_chart_files
 from generation.editor_schema import editor_schema
 from generation.reasons import reasons_page
 from generation.reference import reference_page
@@ -27,6 +28,7 @@ def desired_files(resources: tuple[Resource, ...] = RESOURCES) -> dict[str, str]
         files[schema_path] = _json(editor_schema(resource))
         files[f"docs/reference/{kind}.md"] = f"<!-- {GENERATED_BY} -->\n\n{reference_page(resource, schema_path)}"
     files["docs/reference/reasons.md"] = f"<!-- {REASONS_FROM} -->\n\n{reasons_page()}"
+    files |= models_chart_files()
     return files
 
 

@@ -28,9 +28,12 @@ FILE_TYPES: Mapping[int, str] = {
 }  # fmt: skip
 """general.file_type: enum llama_ftype in llama.h."""
 
-_WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "cohere2": 4}
-"""Architectures whose every n-th layer sees all tokens and the others a window, where the file does not say so."""
-_IGNORE_WINDOW = frozenset({"llama"})
+_WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "cohere2": 4, "gpt-oss": 2, "gptoss": 2}
+"""Architectures whose every n-th layer sees all tokens and the others a window, where the file does not say so.
+
+Ollama writes gpt-oss without the dash.
+"""
+_IGNORE_WINDOW = frozenset({"llama", "phi3"})
 _ENCODERS = frozenset({"bert", "nomic-bert", "jina-bert-v2", "modern-bert"})
 _NO_RULE: Mapping[str, str] = {
     "gemma3n": "some of its layers share the cache of others",

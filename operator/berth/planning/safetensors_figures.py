@@ -39,6 +39,10 @@ _OWN_FIELDS: Mapping[str, str] = {
 _PERIODS = {"gemma2": 2, "gemma3_text": 6, "gemma3": 6, "cohere2": 4}
 """Models whose every n-th layer sees all tokens, where layer_types and sliding_window_pattern are missing."""
 _ALL_SLIDE = frozenset({"mistral", "mixtral", "phi3", "starcoder2"})
+_ENCODERS = frozenset(
+    {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "nomic_bert", "modernbert"}
+)
+"""Models that read a text as a whole, unless they say that they are a decoder; they keep nothing for each token."""
 _PACKED = frozenset({"U8", "I8", "I32", "U32"})
 _SAME_CONTEXT = frozenset({"default", "llama3", "longrope", "su", "mrope", "proportional"})
 
@@ -129,6 +133,8 @@ def _attention(
     config: Mapping[str, Any], own: Mapping[str, Any], layers: int | None
 ) -> tuple[tuple[AttentionLayer, ...] | None, str]:
     """What each layer keeps, or why it cannot be said."""
+    if str(own.get("model_type")) in _ENCODERS and not own.get("is_decoder"):
+        return (), ""
     why = next((text for field, text in _OWN_FIELDS.items() if own.get(field)), "")
     if not why and (any(own.get(field) is not None for field in _STATE_KEYS) or _has_state(own)):
         why = "it mixes attention with layers that keep a state"

@@ -96,6 +96,17 @@ def test_a_list_of_heads_and_a_pattern_of_windows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("architecture", "windows"), [("gpt-oss", [128, None] * 2), ("gptoss", [128, None] * 2), ("phi3", [None] * 4)]
+)
+def test_windows_that_llama_cpp_knows_by_the_architecture(architecture: str, windows: list[int | None]) -> None:
+    own = {"block_count": 4, "attention.head_count": 4, "embedding_length": 64, "attention.sliding_window": 128}
+    values = {"general.architecture": architecture, **{f"{architecture}.{key}": value for key, value in own.items()}}
+    figures = figures_from_gguf([GgufHeader(3, values, False, 0, (), (), 0, None, 0)])
+    assert figures.attention is not None
+    assert [layer.window for layer in figures.attention] == windows
+
+
+@pytest.mark.parametrize(
     ("values", "why"),
     [
         ({"mystery.attention.sliding_window": 512}, "which layers use the sliding window"),

@@ -212,6 +212,12 @@ def test_which_layers_slide() -> None:
         assert [layer.window for layer in attention] == [1024, None] * 16
 
 
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "nomic_bert", "modernbert"])
+def test_an_encoder_keeps_nothing(family: str) -> None:
+    assert figures(model_type=family).attention == ()
+    assert figures(model_type=family, is_decoder=True).attention == (AttentionLayer(8, 128, 128),) * 32
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
