@@ -24,12 +24,21 @@ from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import Reason
-from berth.planning.rollout import Template, allowed_replicas, choose_strategy, choose_template, previous_template
+from berth.planning.recovery import Steps, steps
+from berth.planning.recovery_memory import Memory
+from berth.planning.restarting import mark_restart
+from berth.planning.rollout import (
+    Template,
+    allowed_replicas,
+    choose_strategy,
+    choose_template,
+    previous_template,
+    template_mark,
+)
+from berth.planning.starting import start_value
 from berth.planning.weights import Stored
 from berth.planning.world import Manifest, ModelWorld, Subject
 
-WAKE_ANNOTATION = "berth.dev/wake"
-"""Any value wakes an OnDemand Model."""
 _SOMEWHERE = Stored(cache="c", claim="c", path="p", file=names.LINKED_FILE, one_node=True)
 """Stands for where the weights will be, to see whether the rest of the spec can be carried out."""
 
@@ -53,10 +62,14 @@ class Intent:
     door: Door
     forced: bool
     """Whether servers end without being drained."""
+    recovery: Steps
+    """What failures ask for."""
 
 
-def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy, now: datetime) -> Intent:
-    """What is wanted now. `given_up` stops all servers. Raises InvalidSpecError."""
+def intend(
+    world: ModelWorld, spec: ModelSpec, memory: Memory, *, given_up: bool, policy: Policy, now: datetime
+) -> Intent:
+    """What is wanted now; `memory` is of failures. `given_up` stops all servers. Raises InvalidSpecError."""
     subject = world.subject
     child = world.child("Deployment")
     deployment = child.manifest() if child else None
@@ -70,8 +83,11 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     downloads = provisioning.way is Way.EPHEMERAL
     # Only once the status says so: the Pods are the evidence, and a crash in between must not lose both.
     number = 0 if given_up or _waits_for_nothing(provisioning, world, deployment) else replicas
+    recovery = steps(memory, world, digest, template_mark(deployment), policy, now) if template else Steps()
     forced = is_forced(subject.annotations, stops=given_up or stop_reason is not None)
     entrance = door(number, world, deployment, now, forced=forced)
+    if recovery.most is not None:
+        number = min(number, recovery.most)  # a place that stays empty for a while: the Service needs no closing
     children = [
         render_service(identity, spec, closed_since=entrance.closed_since),
         render_network_policy(
@@ -87,7 +103,14 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         weights = _weights_note(spec, provisioning, deployment)
         children.append(
             render_deployment(
-                identity, spec, template.body, replicas=number, strategy=strategy, inputs=inputs, weights=weights
+                identity,
+                spec,
+                template.body,
+                replicas=number,
+                strategy=strategy,
+                inputs=inputs,
+                weights=weights,
+                avoided=recovery.excluded,
             )
         )
     return Intent(
@@ -102,6 +125,7 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         waits_with_deployment=template is None or entrance.wait is not None,
         door=entrance,
         forced=forced,
+        recovery=recovery,
     )
 
 
@@ -117,6 +141,7 @@ def _template(
     if provisioning.there:
         fresh = render_pod_template(subject.name, subject.namespace, spec, policy.render, stored)
         inputs = template_inputs(spec, stored)
+        fresh, inputs = mark_restart(fresh, inputs, subject.annotations, deployment)
         return choose_template(fresh, inputs, deployment, spec.rollout.on_upgrade), inputs
     render_pod_template(subject.name, subject.namespace, spec, policy.render, _SOMEWHERE)  # mistakes are told at once
     previous = previous_template(deployment)
@@ -129,7 +154,7 @@ def wanted_replicas(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[in
     """Replicas that should serve, and the reason for none."""
     if spec.state is DesiredState.STOPPED:
         return 0, Reason.STOPPED_BY_USER
-    if spec.state is DesiredState.ON_DEMAND and WAKE_ANNOTATION not in annotations:
+    if spec.state is DesiredState.ON_DEMAND and not start_value(annotations):
         return 0, Reason.IDLE
     if spec.replicas == 0:
         return 0, Reason.SCALED_TO_ZERO

@@ -25,6 +25,8 @@ POD_TEMPLATE_ANNOTATION = "berth.dev/pod-template"
 """The Pod template as it was rendered, in JSON, so that it can be put back without being rendered anew."""
 CLOSED_SINCE_ANNOTATION = "berth.dev/closed-since"
 """On Services that send nothing anywhere: since when."""
+EXCLUDED_NODES_ANNOTATION = "berth.dev/excluded-nodes"
+"""On Deployments: hosts that its Pods avoid, one after the other with commas."""
 TEMPLATE_HASH_LABEL = "berth.dev/template-hash"
 """On Pods: hash of the Pod template they were made from."""
 

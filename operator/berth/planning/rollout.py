@@ -41,7 +41,7 @@ def previous_template(deployment: Mapping[str, Any] | None) -> dict[str, Any] | 
         previous: dict[str, Any] = json.loads(_annotations(deployment).get(names.POD_TEMPLATE_ANNOTATION, ""))
     except ValueError:
         return None
-    return previous if template_hash(previous) == _mark(deployment) else None
+    return previous if template_hash(previous) == template_mark(deployment) else None
 
 
 def _annotations(deployment: Mapping[str, Any] | None) -> Mapping[str, str]:
@@ -49,7 +49,7 @@ def _annotations(deployment: Mapping[str, Any] | None) -> Mapping[str, str]:
     return found
 
 
-def _mark(deployment: Mapping[str, Any] | None) -> str:
+def template_mark(deployment: Mapping[str, Any] | None) -> str:
     """The hash on the Pods that the Deployment makes."""
     found: Any = deployment
     for field in ("spec", "template", "metadata", "labels", names.TEMPLATE_HASH_LABEL):
@@ -88,6 +88,6 @@ def allowed_replicas(
         if any((pod.living or pod.deleting) and pod.template_hash != template_hash for pod in pods):
             return 0
         replicas = ((deployment or {}).get("spec") or {}).get("replicas")
-        if replicas and _mark(deployment) not in ("", template_hash):
+        if replicas and template_mark(deployment) not in ("", template_hash):
             return 0
     return wanted

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from berth.planning import names
+from berth.planning.nodes import Node
 
 Manifest = dict[str, Any]
 
@@ -98,6 +99,9 @@ class Pod:
     unready_since: datetime | None
     """Since when it is not ready: since it has a node, if it never was."""
     containers: tuple[Container, ...]
+    disruption: str = ""
+    """Who ends it, if not a person: the reason of the condition DisruptionTarget."""
+    disrupted_since: datetime | None = None
 
     @property
     def living(self) -> bool:
@@ -161,6 +165,9 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
     is_ready = ready.get("status") == "True"
+    disrupted = conditions.get("DisruptionTarget", {})
+    if disrupted.get("status") != "True":
+        disrupted = {}
     return Pod(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -188,6 +195,8 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
             *(_container(c, initial=True) for c in status.get("initContainerStatuses") or ()),
             *(_container(c, initial=False) for c in status.get("containerStatuses") or ()),
         ),
+        disruption=disrupted.get("reason", ""),
+        disrupted_since=parse_time(disrupted.get("lastTransitionTime")),
     )
 
 
@@ -300,6 +309,13 @@ class ModelWorld:
     """The ModelCache that keeps its weights; None when it needs none or there is none."""
     progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name of a Pod: what its download says of itself."""
+    nodes: tuple[Node, ...] = ()
+    """Every Node of the cluster; none where Berth may not see them."""
+
+    @property
+    def lost_nodes(self) -> frozenset[str]:
+        """Names of the Nodes that do not answer."""
+        return frozenset(node.name for node in self.nodes if node.lost)
 
     def child(self, kind: str) -> Child | None:
         """The child of that kind with the Model's name."""
