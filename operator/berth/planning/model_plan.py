@@ -156,11 +156,13 @@ def _troubles(
     if counting and intent.wanted:
         memory = count(memory, world, diagnoses, policy, now)
         ready = any(pod.ready and not pod.deleting for pod in world.pods)
-        verdict = None if ready else told(memory, intent.recovery, world.subject.status, diagnoses, policy, now)
+        verdict = None if ready else told(memory, world.subject, diagnoses, policy, now)
         present = verdict or present
         hopeful = 0 if verdict is not None and verdict.final else hopeful
     waits = [failure.look_again for failure in (*living, present) if failure and failure.look_again is not None]
-    waits += [wait for wait in (patience(diagnoses, policy, now), _left(intent, now)) if wait is not None]
+    waits += [
+        wait for wait in (patience(memory, world, diagnoses, policy, now), _left(intent, now)) if wait is not None
+    ]
     return _Troubles(present, latest, hopeful, min(waits, default=None), memory)
 
 

@@ -16,7 +16,7 @@ from berth.planning.last_words import missing_command
 from berth.planning.policy import Policy
 from berth.planning.reasons import EXPLANATIONS, Reason
 from berth.planning.recovery_memory import Excluded, Lost, Memory
-from berth.planning.world import Hurry, ModelWorld, Pod, format_time
+from berth.planning.world import Hurry, ModelWorld, Pod, Subject, format_time
 
 Diagnoses = Sequence[tuple[Pod, Failure]]
 
@@ -81,9 +81,14 @@ def _to_move(failure: Failure, policy: Policy, now: datetime) -> bool:
     return failure.reason == Reason.GPU_FAULT
 
 
-def patience(diagnoses: Diagnoses, policy: Policy, now: datetime) -> float | None:
-    """Seconds until a node is blamed for a container that it cannot start, if any is."""
+def patience(memory: Memory, world: ModelWorld, diagnoses: Diagnoses, policy: Policy, now: datetime) -> float | None:
+    """Seconds until a node is blamed for a container that it cannot start, or avoided nodes are allowed again."""
     waits = [
+        policy.elsewhere_patience - (now - pod.created_at).total_seconds()
+        for pod in _without_place(world)
+        if memory.excluded and pod.created_at
+    ]
+    waits += [
         policy.start_patience - (now - failure.at).total_seconds()
         for pod, failure in diagnoses
         if pod.living and failure.reason == Reason.CONTAINER_START_FAILED and failure.at
@@ -93,11 +98,14 @@ def patience(diagnoses: Diagnoses, policy: Policy, now: datetime) -> float | Non
 
 def _finds_no_place(world: ModelWorld, policy: Policy, now: datetime) -> bool:
     """Whether a Pod has been without a node for so long that the avoided ones had better be allowed again."""
-    return any(
-        (now - pod.created_at).total_seconds() >= policy.elsewhere_patience
-        for pod in world.pods
-        if pod.living and not pod.deleting and not pod.scheduled and pod.unschedulable_message and pod.created_at
-    )
+    ages = [(now - pod.created_at).total_seconds() for pod in _without_place(world) if pod.created_at]
+    return max(ages, default=0.0) >= policy.elsewhere_patience
+
+
+def _without_place(world: ModelWorld) -> list[Pod]:
+    """Pods that the scheduler finds no node for."""
+    waiting = (pod for pod in world.pods if pod.living and not pod.deleting and not pod.scheduled)
+    return [pod for pod in waiting if pod.unschedulable_message]
 
 
 # ---- what is done ---------------------------------------------------------------------------------------------
@@ -138,30 +146,24 @@ def _exclusions(memory: Memory, world: ModelWorld, well: Sequence[Pod], *, anew:
 # ---- what is shown --------------------------------------------------------------------------------------------
 
 
-def told(
-    memory: Memory,
-    done: Steps,
-    status: Mapping[str, Any],
-    diagnoses: Diagnoses,
-    policy: Policy,
-    now: datetime,
-) -> Failure | None:
+def told(memory: Memory, subject: Subject, diagnoses: Diagnoses, policy: Policy, now: datetime) -> Failure | None:
     """What a Model without a server that answers says of the Pods that it lost; None while Pods speak for themselves.
 
     The failure is final when the budget is spent.
     """
     if not memory.lost:
         return None
-    loss = _last_loss(memory, status, diagnoses)
+    loss = _last_loss(memory, subject.status, diagnoses)
     number = len(memory.lost)
     if number >= policy.crash_budget:
         many = f"{number} Pods failed one after the other" if number > 1 else "a Pod failed"
         remedy = EXPLANATIONS[Reason(loss.reason)].remedy.replace("`", "")
         return replace(loss, message=f"{many}, the last one: {loss.message}. {remedy}".rstrip(". "), final=True)
-    if done.until is None:
+    following = memory.next_attempt(subject.uid, policy)
+    if following is None or now >= following:
         return None
-    attempt = f"Attempt {number + 1} of {policy.crash_budget} begins at {format_time(done.until)}"
-    return replace(loss, message=f"{loss.message}. {attempt}", look_again=(done.until - now).total_seconds())
+    attempt = f"Attempt {number + 1} of {policy.crash_budget} begins at {format_time(following)}"
+    return replace(loss, message=f"{loss.message}. {attempt}", look_again=(following - now).total_seconds())
 
 
 def _last_loss(memory: Memory, status: Mapping[str, Any], diagnoses: Diagnoses) -> Failure:

@@ -129,10 +129,13 @@ def recall(subject: Subject, now: datetime, policy: Policy, *, startable: bool) 
     if asked and asked != memory.start_handled and startable:
         return Recalled(replace(_whole_budget(memory, now), start_handled=asked), started=True)
     if memory.lost or memory.excluded:
-        ready = _ready_since(subject)
-        left = policy.crash_run - (now - ready).total_seconds() if ready else None
-        if memory.generation != subject.generation or (left is not None and left <= 0):
+        if memory.generation != subject.generation:
             return Recalled(memory.forgotten(now))
+        ready = _ready_since(subject)
+        returned = ready + timedelta(seconds=policy.crash_run) if ready else None
+        if returned is not None and returned <= now:
+            return Recalled(memory.forgotten(returned - timedelta(seconds=1)))
+        left = (returned - now).total_seconds() if returned else None
         waits = [(one.until - now).total_seconds() for one in memory.excluded]
         memory = replace(memory, excluded=tuple(one for one in memory.excluded if one.until > now))
         waits = [wait for wait in (*waits, *([left] if left is not None else ())) if wait > 0]
