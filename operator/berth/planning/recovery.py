@@ -53,6 +53,8 @@ def count(memory: Memory, world: ModelWorld, diagnoses: Diagnoses, policy: Polic
         if pod.name not in known and _counts(pod, failure, policy, now)
     ]
     fresh = [one for one in fresh if memory.since is None or one.at > memory.since]
+    if len(memory.lost) >= policy.crash_budget:  # those that have fallen out of it are no news
+        fresh = [one for one in fresh if (one.at, one.pod) > (memory.lost[0].at, memory.lost[0].pod)]
     excluded = memory.excluded
     if _finds_no_place(world, policy, now):
         excluded = ()
