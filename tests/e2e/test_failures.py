@@ -100,7 +100,10 @@ def test_tokens_in_the_last_words_of_a_server_are_redacted(served: Served, name:
     assert found is not None
     assert secret not in str(found["status"])
     wait_for_stall(where, namespace, name, "CrashLoop", 60)
-    events = [e for e in where.list("event", namespace) if e["involvedObject"]["name"] == name]
-    told = [e["message"] for e in events if e["involvedObject"]["kind"] == "Model"]
-    assert told
+
+    def events() -> list[str]:
+        found = [e for e in where.list("event", namespace) if e["involvedObject"]["name"] == name]
+        return [e["message"] for e in found if e["involvedObject"]["kind"] == "Model"]
+
+    told = eventually(events, 10, "an Event")
     assert all(secret not in message for message in told)

@@ -129,6 +129,8 @@ def pod(
     message: str = "",
     created: float = 60,
     labels: Mapping[str, str] | None = None,
+    disruption: str = "",
+    disrupted_before: float = 10,
 ) -> Manifest:
     """A server Pod. Times are seconds before NOW."""
     scheduled = {"type": "PodScheduled", "status": "True" if node else "False"}
@@ -138,6 +140,10 @@ def pod(
         scheduled |= {"reason": "Unschedulable", "message": unschedulable}
     readiness = {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ago(ready_changed)}
     status: Manifest = {"phase": phase, "conditions": [scheduled, readiness]}
+    if disruption:
+        since = ago(disrupted_before)
+        target = {"type": "DisruptionTarget", "status": "True", "reason": disruption, "lastTransitionTime": since}
+        status["conditions"].append(target)
     status |= {key: value for key, value in (("reason", reason), ("message", message)) if value}
     if containers:
         status["containerStatuses"] = list(containers)
@@ -256,7 +262,9 @@ def claim(
     }
 
 
-def node(name: str = "n1", *, gpus: int = 0, product: str = "", cordoned: bool = False, version: int = 1) -> Manifest:
+def node(
+    name: str = "n1", *, gpus: int = 0, product: str = "", cordoned: bool = False, lost: bool = False, version: int = 1
+) -> Manifest:
     """A Node."""
     labels = {"kubernetes.io/hostname": name} | ({"nvidia.com/gpu.product": product} if product else {})
     meta = {"name": name, "uid": f"node-{name}", "resourceVersion": str(version), "labels": labels}
@@ -265,7 +273,7 @@ def node(name: str = "n1", *, gpus: int = 0, product: str = "", cordoned: bool =
         "kind": "Node",
         "metadata": meta,
         "spec": {"unschedulable": True} if cordoned else {},
-        "status": {"allocatable": allocatable},
+        "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "Unknown"}] if lost else []},
     }
 
 

@@ -11,6 +11,7 @@ import orjson
 
 from berth.controllers.store import Key, Store
 from berth.planning import names
+from berth.planning.canonical import content_hash
 from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
 from berth.planning.world import Apply, Delete, ModelWorld, Plan, format_time
@@ -18,6 +19,8 @@ from support import builders
 
 Manifest = dict[str, Any]
 KEY = Key("Model", builders.NAMESPACE, "m")
+REVISION = "pod-template-hash"
+"""Label by which a Deployment tells its Pods apart: of the whole template, whatever Berth thinks of it."""
 
 
 class ConflictError(Exception):
@@ -34,6 +37,8 @@ class Simulation:
         self.writes = 0
         self.objects: dict[tuple[str, str], Manifest] = {}
         self.pods_made = 0
+        self.places: tuple[str, ...] = ("n1",)
+        """Names of the nodes, in the order in which the scheduler likes them."""
         self.store = Store()
         self.keep(builders.model(spec=builders.spec(**spec), creationTimestamp=format_time(self.now)))
 
@@ -96,6 +101,18 @@ class Simulation:
         metadata = {**(stored["metadata"] if stored else identity), **manifest["metadata"]}
         self.keep({**manifest, "metadata": metadata})
 
+    def hurry(self, name: str) -> None:
+        """Delete a Pod."""
+        self.writes += 1
+        if ("Pod", name) in self.objects:
+            self.end(self.objects["Pod", name])
+
+    def annotate(self, **annotations: str) -> None:
+        """A person gives the Model annotations `berth.dev/…`."""
+        model = orjson.loads(orjson.dumps(self.model))
+        model["metadata"].setdefault("annotations", {}).update({f"berth.dev/{k}": v for k, v in annotations.items()})
+        self.keep(model)
+
     def write_status(self, status: Any) -> None:
         """The status, as it comes back from the API server."""
         self.writes += 1
@@ -117,7 +134,8 @@ class Simulation:
     def reconcile(self, cut_off_after: int | None = None) -> Plan:
         """Plan and carry out, at once again where the plan wants that; the process may end after so many writes."""
         plan = self.plan()
-        steps = [lambda change=change: self.carry_out(change) for change in plan.changes]
+        steps = [lambda hurry=hurry: self.hurry(hurry.name) for hurry in plan.hurries]
+        steps += [lambda change=change: self.carry_out(change) for change in plan.changes]
         if plan.status is not None:
             steps.append(lambda: self.write_status(plan.status))
         for step in steps[:cut_off_after]:
@@ -146,7 +164,9 @@ class Simulation:
         limits = spec["strategy"]["rollingUpdate"]
         living = [pod for pod in self.pods() if pod["status"]["phase"] not in ("Failed", "Succeeded")]
         here = [pod for pod in living if "deletionTimestamp" not in pod["metadata"]]
-        new = [pod for pod in here if pod["metadata"]["labels"][names.TEMPLATE_HASH_LABEL] == mark]
+        revision = content_hash(template)
+        marks = {names.TEMPLATE_HASH_LABEL: mark, REVISION: revision}
+        new = [pod for pod in here if marks.items() <= {**marks, **pod["metadata"]["labels"]}.items()]
         old = [pod for pod in here if pod not in new]
         if len(new) > wanted:
             return self.end(new[-1])
@@ -156,7 +176,11 @@ class Simulation:
             self.pods_made += 1
             self.keep(
                 builders.pod(
-                    f"p{self.pods_made}", template=mark, created=-self.elapsed(), ready_changed=-self.elapsed()
+                    f"p{self.pods_made}",
+                    template=mark,
+                    created=-self.elapsed(),
+                    ready_changed=-self.elapsed(),
+                    labels={REVISION: revision},
                 )
             )
             return True
@@ -168,45 +192,99 @@ class Simulation:
 
     def end(self, pod: Manifest) -> bool:
         """A Pod is told to end."""
-        labels = pod["metadata"]["labels"]
-        name = pod["metadata"]["name"]
-        shape = builders.serving_pod if ready(pod) else builders.pod
-        gone = shape(name, template=labels[names.TEMPLATE_HASH_LABEL], deleting=True)
-        self.keep({**gone, "status": pod["status"], "spec": pod["spec"]})
+        if "deletionTimestamp" not in pod["metadata"]:
+            self.keep({**pod, "metadata": {**pod["metadata"], "deletionTimestamp": format_time(self.now)}})
         return True
+
+    def lose(self, pod: Manifest, reason: str = "Evicted") -> None:
+        """A kubelet ends a Pod, or does not take it."""
+        since = format_time(self.now)
+        target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+        others = [c for c in pod["status"]["conditions"] if c["type"] == "PodScheduled"]
+        conditions = [
+            *others,
+            {**target, "lastTransitionTime": since},
+            {"type": "Ready", "status": "False", "lastTransitionTime": since},
+        ]
+        words = {"phase": "Failed", "reason": reason, "message": f"the kubelet says {reason}"}
+        self.keep({**pod, "status": {"conditions": conditions, **words}})
+
+    def lose_node(self, name: str) -> None:
+        """A node falls silent, and the Pods on it are to be replaced."""
+        self.keep(builders.node(name, gpus=8, lost=True))
+        since = format_time(self.now)
+        target = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+        for pod in self.pods():
+            if pod["spec"].get("nodeName") == name:
+                conditions = [c for c in pod["status"]["conditions"] if c["type"] == "PodScheduled"]
+                conditions.append({"type": "Ready", "status": "False", "lastTransitionTime": since})
+                conditions.append({**target, "lastTransitionTime": since})
+                self.keep({**pod, "status": {**pod["status"], "conditions": conditions}})
+                self.end(self.objects["Pod", pod["metadata"]["name"]])
+
+    def _lost(self, node: str) -> bool:
+        found = self.objects.get(("Node", node))
+        return found is not None and bool(found["status"]["conditions"])
+
+    def _place(self) -> str:
+        """Where the scheduler puts a Pod; empty when there is no place."""
+        pod = self.deployment["spec"]["template"]["spec"]
+        avoided = {host for term in _terms(pod) for one in term["matchExpressions"] for host in one["values"]}
+        return next((name for name in self.places if name not in avoided and not self._lost(name)), "")
 
     def run_pod(self, pod: Manifest) -> bool:
         """One step of scheduler and kubelet for one Pod; whether it did anything."""
-        name, template = pod["metadata"]["name"], pod["metadata"]["labels"][names.TEMPLATE_HASH_LABEL]
-        since = -self.elapsed()
+        name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+        since, node = -self.elapsed(), pod["spec"].get("nodeName", "")
+        created = builders.NOW - datetime.fromisoformat(pod["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+        known = {"labels": labels, "created": created.total_seconds()}
+        if node and self._lost(node):
+            return False
         if "deletionTimestamp" in pod["metadata"]:
             self.drop("Pod", name)
         elif pod["status"]["phase"] == "Failed":
             return False
         elif not pod["spec"]:
-            self.keep(builders.pod(name, template=template, node="n1", created=since, scheduled_before=since))
+            place = self._place()
+            if not place:
+                return self._refuse(pod)
+            self.keep(builders.pod(name, node=place, scheduled_before=since, ready_changed=since, **known))
         elif "containerStatuses" not in pod["status"]:
             server = builders.container(running_for=since)
             self.keep(
-                builders.pod(name, template=template, node="n1", phase="Running", created=since, containers=(server,))
+                builders.pod(name, node=node, phase="Running", ready_changed=since, containers=(server,), **known)
             )
         elif not ready(pod) and not pod["status"]["containerStatuses"][0]["state"].get("waiting"):
             server = builders.container(running_for=since, started=True, ready=True)
-            self.keep(
-                builders.serving_pod(name, template=template, created=since, ready_changed=since, containers=(server,))
-            )
+            self.keep(builders.serving_pod(name, node=node, ready_changed=since, containers=(server,), **known))
         else:
             return False
         return True
 
-    def crash(self, restarts: int, code: int = 1) -> None:
+    def _refuse(self, pod: Manifest) -> bool:
+        """The scheduler says that it finds no place; whether that is news."""
+        unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no place"}
+        others = [c for c in pod["status"]["conditions"] if c["type"] != "PodScheduled"]
+        news = unschedulable not in pod["status"]["conditions"]
+        if news:
+            self.keep({**pod, "status": {**pod["status"], "conditions": [unschedulable, *others]}})
+        return news
+
+    def crash(self, restarts: int, code: int = 1, message: str = "") -> None:
         """Every server has ended, and is held back by the kubelet."""
         for pod in self.pods():
-            name, template = pod["metadata"]["name"], pod["metadata"]["labels"][names.TEMPLATE_HASH_LABEL]
-            last = builders.ended(code, ended_before=1 - self.elapsed())
+            last = builders.ended(code, ended_before=1 - self.elapsed(), message=message)
             server = builders.container(waiting="CrashLoopBackOff", restarts=restarts, last=last)
-            created = -self.elapsed()
-            self.keep(builders.pod(name, template=template, node="n1", created=created, containers=(server,)))
+            self.keep(
+                builders.pod(
+                    pod["metadata"]["name"],
+                    node=pod["spec"].get("nodeName", "n1"),
+                    created=-self.elapsed(),
+                    ready_changed=-self.elapsed(),
+                    containers=(server,),
+                    labels=pod["metadata"]["labels"],
+                )
+            )
 
     # ---- time ------------------------------------------------------------------------------------------------
 
@@ -230,6 +308,14 @@ class Simulation:
         told = {k: v for k, v in self.status.items() if k not in ("conditions", "timeline", "lastFailure", "restarts")}
         specs = {kind: manifest["spec"] for (kind, _), manifest in self.objects.items() if kind not in ("Pod", "Model")}
         return {"status": told, "conditions": conditions, "children": specs, "pods": len(self.pods())}
+
+
+def _terms(pod: Manifest) -> list[Manifest]:
+    affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
+    found: list[Manifest] = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get(
+        "nodeSelectorTerms", []
+    )
+    return found
 
 
 def ready(pod: Manifest) -> bool:

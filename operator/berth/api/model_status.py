@@ -156,6 +156,47 @@ class LastFailure(ApiType):
     """When it happened."""
 
 
+class LostPod(ApiType):
+    """A Pod that failed as a whole, or that had to go because of its node."""
+
+    pod: Annotated[str, Field(max_length=253)]
+    """Its name."""
+    node: Annotated[str, Field(max_length=253)] | None = None
+    """The node that it was on."""
+    reason: str
+    """One word: what happened."""
+    at: Timestamp
+    """When."""
+
+
+class ExcludedNode(ApiType):
+    """A node that is avoided because it failed the Model."""
+
+    node: Annotated[str, Field(max_length=253)]
+    """Its name."""
+    reason: str
+    """One word: what happened there."""
+    until: Timestamp
+    """When it is allowed again at the latest."""
+
+
+class RecoveryStatus(ApiType):
+    """What is remembered of failures, so that Berth goes on with patience, elsewhere, and not for ever."""
+
+    lost_pods: Annotated[list[LostPod], Field(max_length=100)] | None = None
+    """Pods in a row, oldest first, that count as failures; as many as the budget has, and the Model is Failed."""
+    next_attempt_at: Timestamp | None = None
+    """The place of the last of them stays empty until then."""
+    excluded_nodes: Annotated[list[ExcludedNode], Field(max_length=100)] | None = None
+    """Nodes that are avoided when a Pod has to go elsewhere and no replica answers."""
+    generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """The generation of the spec that these failures count for."""
+    since: Timestamp | None = None
+    """Failures before this are forgotten: the budget was given back."""
+    start_handled: str | None = None
+    """The value of the annotation berth.dev/start that was obeyed last."""
+
+
 class Timeline(ApiType):
     """When the Model reached each step of its latest start."""
 
@@ -204,6 +245,8 @@ class ModelStatus(ApiType):
     """Restarts of the servers that exist."""
     last_failure: LastFailure | None = None
     """The last thing that went wrong."""
+    recovery: RecoveryStatus | None = None
+    """What is remembered of failures."""
     timeline: Timeline | None = None
     """When each step was reached."""
     upgrade_available: bool | None = None

@@ -59,8 +59,15 @@ def main() -> None:
     "--crash-budget",
     default=5,
     show_default=True,
-    type=click.IntRange(min=1),
-    help="Restarts in a row until a server is Failed.",
+    type=click.IntRange(1, 100),
+    help="Failures in a row until a Model is Failed: restarts of its server, and Pods that were lost.",
+)
+@click.option(
+    "--pod-retry",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds that the place of a second lost Pod in a row stays empty; they double with each.",
 )
 @click.option(
     "--image-pull-patience",
@@ -192,6 +199,7 @@ def operator(
     workers: int,
     sweep_interval: float,
     crash_budget: int,
+    pod_retry: float,
     image_pull_patience: float,
     config_patience: float,
     refusal_interval: float,
@@ -233,6 +241,7 @@ def operator(
             allow_unsafe_pod_template=allow_unsafe_pod_templates,
         ),
         crash_budget=crash_budget,
+        pod_retry_first=pod_retry,
         image_pull_patience=image_pull_patience,
         config_patience=config_patience,
         refusal_interval=refusal_interval,

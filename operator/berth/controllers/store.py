@@ -14,8 +14,9 @@ from berth.controllers.capacity_store import CapacityStore
 from berth.controllers.memories import Memories
 from berth.controllers.relations import Key, Relations
 from berth.planning import names
-from berth.planning.cache_world import CacheWorld, Node, node_from
+from berth.planning.cache_world import CacheWorld
 from berth.planning.gpu_nodes import GPU_NODE, GpuNodeWorld
+from berth.planning.nodes import Node, node_from
 from berth.planning.world import CLAIM, Child, ModelWorld, Pod, Subject, child_from, pod_from, subject_from
 
 __all__ = ["Key", "Keys", "Store", "version_number"]
@@ -122,7 +123,13 @@ class Store:
         del self._nodes[name]
         self.capacity.forget_node(name)
         self.memories.forget(Key("Node", "", name))
-        return self._existing(*self._caches())
+        return self._existing(*self._caches(), *self._models_on(name))
+
+    def _models_on(self, node: str) -> Iterator[Key]:
+        """Whom the Pods on a node belong to: what becomes of a node is rare news."""
+        for pod in self._pods.values():
+            if pod.node == node:
+                yield from self._relations.of_pod(pod)
 
     def _table(self, kind: str) -> dict[_Names, Any]:
         if kind in SUBJECT_KINDS:
@@ -231,7 +238,8 @@ class Store:
         self.capacity.observe_node(manifest)
         if known is not None and known[0] == node:
             return ()
-        return self._existing(Key("Node", "", node.name), *self._caches())
+        changed = self._models_on(node.name) if known is not None and known[0].lost != node.lost else ()
+        return self._existing(Key("Node", "", node.name), *self._caches(), *changed)
 
     def _observe_child(self, child: Child, manifest: Mapping[str, Any]) -> Keys:
         where = (child.namespace, child.name)
@@ -286,6 +294,7 @@ class Store:
             cache=cache,
             progress=self.memories.progress_of(pods),
             decision=self.capacity.decision(key),
+            nodes=tuple(node for node, *_ in self._nodes.values()),
         )
 
     def _cache_world(self, key: Key, cache: Subject) -> CacheWorld:

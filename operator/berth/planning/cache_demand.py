@@ -12,9 +12,9 @@ from berth.api.model import ModelSpec
 from berth.api.model_cache import ArtifactState, ModelCacheSpec
 from berth.api.model_lifecycle import DesiredState
 from berth.planning.artifacts import Artifact, artifact_of, found_for, secret_of
-from berth.planning.cache_objects import HOSTNAME_LABEL, Placement
-from berth.planning.cache_world import Node
+from berth.planning.cache_objects import Placement
 from berth.planning.errors import InvalidSpecError
+from berth.planning.nodes import Node
 from berth.planning.pod_template import demand, gpu_tolerations
 from berth.planning.pod_template_guard import check_shapes
 from berth.planning.world import Subject
@@ -116,7 +116,7 @@ def placement_of(wanted: Wanted, nodes: Sequence[Node], *, one_node: bool, bound
     placement = _placement_spec(model)
     if not model.gpus.count or not one_node or not nodes:
         return Placement(spec=placement)
-    hosts = tuple(sorted(node.labels.get(HOSTNAME_LABEL, node.name) for node in nodes if _fits(node, model)))
+    hosts = tuple(sorted(node.host for node in nodes if _fits(node, model)))
     if not hosts and not bound:
         return None
     return Placement(hosts, placement)

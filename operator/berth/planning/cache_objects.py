@@ -11,6 +11,7 @@ from berth.planning.artifacts import Artifact
 from berth.planning.canonical import canonical_pod_template, content_hash, quantity
 from berth.planning.children import watching_peers, with_applied_hash
 from berth.planning.errors import InvalidSpecError
+from berth.planning.nodes import HOSTNAME_LABEL
 from berth.planning.pod_template import beside_the_cache
 from berth.planning.pod_template_guard import ROOT, check_safety, check_shapes
 from berth.planning.pod_template_merge import merge_partial
@@ -26,7 +27,6 @@ from berth.planning.world import CLAIM, Subject
 
 Manifest = dict[str, Any]
 
-HOSTNAME_LABEL = "kubernetes.io/hostname"
 """On nodes; some clouds give it another value than the name of the node."""
 _BACKOFF_LIMIT = 3
 """Failures in a row within one Job; after that Berth itself decides when to try again."""

@@ -10,30 +10,8 @@ import orjson
 from berth.planning import names
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.figures_document import from_document, to_document
+from berth.planning.nodes import Node
 from berth.planning.world import CLAIM, Child, Pod, Refusal, Subject
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What decides whether a Pod may go to a node."""
-
-    name: str
-    uid: str
-    allocatable: Mapping[str, str]
-    labels: Mapping[str, str]
-    schedulable: bool
-
-
-def node_from(manifest: Mapping[str, Any]) -> Node:
-    """The projection of a Node."""
-    metadata, status = manifest["metadata"], manifest.get("status") or {}
-    return Node(
-        name=metadata["name"],
-        uid=metadata["uid"],
-        allocatable=status.get("allocatable") or {},
-        labels=metadata.get("labels") or {},
-        schedulable=not (manifest.get("spec") or {}).get("unschedulable"),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The objects that a Model consists of in the cluster: Deployment, Service, NetworkPolicy, PodDisruptionBudget."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from berth.api.model import ModelSpec, RolloutStrategy
 from berth.planning import names
 from berth.planning.canonical import canonical_json, content_hash, duration
 from berth.planning.drain_pod import drain_port, has_sidecar
+from berth.planning.excluded_nodes import avoid
 from berth.planning.pod_template import template_inputs
 from berth.planning.render_settings import Peer, RenderSettings
 
@@ -52,17 +54,19 @@ def render_deployment(
     inputs: str | None = None,
     weights: str = "",
     capacity: str = "",
+    avoided: Sequence[str] = (),
 ) -> Manifest:
     """The Deployment of the servers.
 
     `pod_template` may be one that was rendered before; `inputs` is the hash of what it was rendered from, that of
     the present spec when omitted. `weights` notes where its weights are, `capacity` what the capacity planner remembers
-    of the Model. `strategy` is decided: not Auto.
+    of the Model. `strategy` is decided: not Auto. `avoided` are hosts that its Pods do not go to; they are no part of
+    the template's hash.
     """
     digest = template_hash(pod_template)
     metadata = pod_template.get("metadata") or {}
     labelled = {
-        **pod_template,
+        **avoid(pod_template, avoided),
         "metadata": {**metadata, "labels": {**metadata["labels"], names.TEMPLATE_HASH_LABEL: digest}},
     }
     warm = math.ceil(duration("health.warmTime", spec.health.warm_time))
@@ -84,6 +88,8 @@ def render_deployment(
         names.TEMPLATE_INPUTS_ANNOTATION: template_inputs(spec) if inputs is None else inputs,
         names.POD_TEMPLATE_ANNOTATION: canonical_json(pod_template),
     }
+    if avoided:
+        annotations[names.EXCLUDED_NODES_ANNOTATION] = ",".join(avoided)
     if weights:
         annotations[names.WEIGHTS_ANNOTATION] = weights
     if capacity:

@@ -105,9 +105,12 @@ def _stopped(facts: Facts) -> Verdict | None:
     messages = {
         Reason.STOPPED_BY_USER: "stopped by spec.state; set it to Running to start",
         Reason.SCALED_TO_ZERO: "spec.replicas is 0; raise it to start",
-        Reason.IDLE: "starts when a ModelRoute points at it or someone wakes it",
+        Reason.IDLE: "starts when a ModelRoute points at it or the annotation berth.dev/start gets a value",
     }
     return Verdict(Phase.STOPPED, True, facts.stop_reason, messages[facts.stop_reason], False, False, False)
+
+
+_AGAIN = "Once that is mended, change the spec or give the annotation berth.dev/start a new value"
 
 
 def _given_up(facts: Facts) -> Verdict | None:
@@ -118,6 +121,8 @@ def _given_up(facts: Facts) -> Verdict | None:
         return None  # what is wrong with servers that have other weights is over
     elif facts.failure is not None and facts.failure.final and not facts.ready and not facts.hopeful:
         reason, message = facts.failure.reason, facts.failure.message
+        if reason != Reason.CACHE_REQUIRED:  # which starts by itself
+            message = f"{message.rstrip('. ')}. {_AGAIN}"
     else:
         return None
     return Verdict(Phase.FAILED, False, reason, message, False, True, False)

@@ -7,7 +7,9 @@ from datetime import datetime
 
 from berth.planning import names
 from berth.planning.download_reasons import DownloadReason
+from berth.planning.last_words import broken_gpu, lack_of_gpu_memory
 from berth.planning.own_download import own_failure
+from berth.planning.pod_ends import container_end, end_of, ended_at
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
@@ -23,26 +25,13 @@ _IMAGE_REASONS = frozenset(
         "SignatureValidationFailed",
     }
 )
-_CUDA_OUT_OF_MEMORY = re.compile(r"(?i)cuda[^\n]{0,80}out of memory|torch\.OutOfMemoryError|cudaMalloc failed")
 _MISSING_SECRET = re.compile(r"secret \"[^\"]+\" not found|couldn't find key \S+ in Secret ", re.IGNORECASE)
-_WHOLE_POD = {
-    "Evicted": Reason.EVICTED,
-    "NodeShutdown": Reason.NODE_SHUTDOWN,
-    "Shutdown": Reason.NODE_SHUTDOWN,
-    "Terminated": Reason.NODE_SHUTDOWN,
-    "NodeLost": Reason.NODE_SHUTDOWN,
-    "Preempting": Reason.PREEMPTED,
-    "Preempted": Reason.PREEMPTED,
-    "UnexpectedAdmissionError": Reason.NODE_REJECTED,
-    "NodeAffinity": Reason.NODE_REJECTED,
-    "NodeName": Reason.NODE_REJECTED,
-    "NodePorts": Reason.NODE_REJECTED,
-}
-"""What the kubelet writes into the reason of a Pod that it has ended or refused; also OutOf<resource>."""
 _LAST_LINES = 5
 _LONGEST_MESSAGE = 1000
 _STOPPED_BY_KUBELET = (0, 137, 143)
 """Exit codes of a server that was told to end: it does so, is killed, or dies of the signal."""
+_NEVER_STARTED = ("StartError", "ContainerCannotRun")
+"""Reasons of a container whose process could not be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +58,56 @@ class Known:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What matters of everything around the Pod."""
+
+    lost_nodes: frozenset[str] = frozenset()
+    """Names of the Nodes that do not answer."""
+    earlier: int = 0
+    """Pods before this one that have spent some of the budget."""
+    memory_limited: bool = True
+    """Whether its server has a limit of host memory."""
+
+
+_ORDINARY = Circumstances()
+
+
 def diagnose(
-    pod: Pod, startup_timeout: float, policy: Policy, now: datetime, known: Known | None = None
+    pod: Pod,
+    startup_timeout: float,
+    policy: Policy,
+    now: datetime,
+    known: Known | None = None,
+    around: Circumstances = _ORDINARY,
 ) -> Failure | None:
     """What is wrong with the Pod at this moment; None when nothing is known to be.
 
     `startup_timeout` is in seconds. A Pod that the scheduler cannot place is no failure: see `unschedulable`.
     """
-    if pod.phase == "Failed" and pod.reason:
-        return _whole(pod)
+    end = end_of(pod, around.lost_nodes)
+    if end is not None:
+        return Failure(end[0], shown(end[1]), at=ended_at(pod))  # another one takes its place
+    if pod.deleting:
+        return None
+    if pod.living and pod.node in around.lost_nodes:
+        return _silent_node(pod)
     for container in pod.containers:
-        failure = _waiting(pod, container, policy, now, known) or _ended(pod, container, startup_timeout, policy, now)
+        failure = _waiting(pod, container, policy, now, known) or _ended(
+            pod, container, startup_timeout, policy, now, around
+        )
         if failure is not None:
             return failure
     return None
+
+
+def _silent_node(pod: Pod) -> Failure:
+    """Its processes may run on and nobody knows: Kubernetes waits as long as the Pod tolerates that."""
+    message = (
+        f"node {pod.node} does not answer, so nobody knows whether the server runs. If the node does not come back, "
+        "Kubernetes replaces the Pod when its toleration ends, by default after 5 minutes"
+    )
+    return Failure(Reason.NODE_LOST, message, at=pod.unready_since)
 
 
 def worst(failures: Iterable[Failure], known: Known | None = None) -> Failure | None:
@@ -112,23 +137,6 @@ def last_lines(ended: Termination) -> str:
     return " | ".join(lines[-_LAST_LINES:])[-_LONGEST_MESSAGE:]
 
 
-def _whole(pod: Pod) -> Failure:
-    """A Pod that the kubelet has ended, or never taken. Another one takes its place."""
-    reason = _WHOLE_POD.get(pod.reason, Reason.POD_FAILED)
-    if pod.reason.startswith("OutOf"):
-        reason = Reason.NODE_REJECTED
-    ends = [end for end in map(_end, pod.containers) if end is not None]
-    return Failure(
-        reason, shown(pod.message or f"the Pod was ended: {pod.reason}"), at=max(ends, default=pod.created_at)
-    )
-
-
-def _end(container: Container) -> datetime | None:
-    """When it ended last."""
-    ended = container.terminated or container.last_terminated
-    return ended.finished_at if ended else None
-
-
 def _waiting(pod: Pod, container: Container, policy: Policy, now: datetime, known: Known | None) -> Failure | None:
     waiting, message = container.waiting_reason, shown(container.waiting_message)
     if container.name in (names.PROVISIONER_CONTAINER, names.DRAIN_CONTAINER):
@@ -156,7 +164,7 @@ def _waiting(pod: Pod, container: Container, policy: Policy, now: datetime, know
 
 def _patient(reason: Reason, message: str, patience: float, pod: Pod, now: datetime, known: Known | None) -> Failure:
     """A failure that is final once it has lasted as long as `patience`, counted from when it was first seen."""
-    moments = [pod.created_at, pod.scheduled_since, *map(_end, pod.containers)]
+    moments = [pod.created_at, pod.scheduled_since, *map(container_end, pod.containers)]
     began = max(moment for moment in (*moments, now.replace(microsecond=0)) if moment is not None)
     if known is not None and known.reason == reason and all(m is None or m <= known.at for m in moments):
         began = known.at
@@ -164,7 +172,9 @@ def _patient(reason: Reason, message: str, patience: float, pod: Pod, now: datet
     return Failure(reason, message, at=began, final=left <= 0, look_again=left if left > 0 else None)
 
 
-def _ended(pod: Pod, container: Container, startup_timeout: float, policy: Policy, now: datetime) -> Failure | None:
+def _ended(
+    pod: Pod, container: Container, startup_timeout: float, policy: Policy, now: datetime, around: Circumstances
+) -> Failure | None:
     if container.ready and not container.initial:
         return None
     if container.running_since is not None and not container.started and not container.initial:
@@ -172,52 +182,79 @@ def _ended(pod: Pod, container: Container, startup_timeout: float, policy: Polic
         if running > startup_timeout:
             return _startup_timeout(startup_timeout, container.running_since, final=False)
     ended = container.terminated or container.last_terminated
+    if container.running_since is not None and container.started and container.terminated is None:
+        return _unresponsive(pod, container)  # if that is no reason to worry, it has recovered from what was before
     if ended is None or (container.initial and ended.exit_code == 0):
         return None
-    if container.running_since is not None and container.started and container.terminated is None:
-        return None  # it has recovered from that and answers its probes
-    spent = _spent(pod, container, ended, policy, now)
+    spent = _spent(pod, container, ended, policy, now, around.earlier)
     if container.name == names.PROVISIONER_CONTAINER and (own := own_failure(pod)) is not None:
         reason, message, final = own
         return Failure(reason, shown(message), ended.exit_code, ended.finished_at, final=final or spent)
-    if ended.reason == "OOMKilled":
-        return Failure(
-            Reason.OUT_OF_MEMORY,
-            f"container {container.name} needed more host memory than its limit. "
-            "Raise limits.memory or lower serving.contextLength",
-            ended.exit_code,
-            ended.finished_at,
-            final=spent,
-        )
-    if _CUDA_OUT_OF_MEMORY.search(ended.message):
-        return Failure(
-            Reason.OUT_OF_MEMORY,
-            "the GPU has too little memory for this model. Lower serving.contextLength or serving.maxConcurrency, "
-            f"or take more or larger GPUs. {last_lines(ended)}",
-            ended.exit_code,
-            ended.finished_at,
-            final=spent,
-        )
-    if not container.initial and _never_answered(pod, ended, startup_timeout):
-        return _startup_timeout(startup_timeout, ended.finished_at, final=True, exit_code=ended.exit_code)
+    if not container.initial and ended.reason != "OOMKilled" and _never_answered(pod, ended, startup_timeout):
+        final = spent or container.restarts + around.earlier >= policy.startup_budget
+        return _startup_timeout(startup_timeout, ended.finished_at, final=final, exit_code=ended.exit_code)
+    reason, message = _why_it_ended(pod, container, ended, around)
+    return Failure(reason, message, ended.exit_code, ended.finished_at, final=spent)
+
+
+def _why_it_ended(pod: Pod, container: Container, ended: Termination, around: Circumstances) -> tuple[Reason, str]:
+    """Reason and sentence for a container that ended by itself or was ended."""
     lines = last_lines(ended)
-    return Failure(
-        Reason.CRASH_LOOP,
-        f"container {container.name} ended with exit code {ended.exit_code}"
-        + (f": {lines}" if lines else " and left no message"),
-        ended.exit_code,
-        ended.finished_at,
-        final=spent,
+    if ended.reason == "OOMKilled":
+        if around.memory_limited:
+            needed = f"container {container.name} needed more host memory than its limit. Raise limits.memory or lower"
+        else:
+            culprit = f"container {container.name} has no limit"
+            needed = f"node {pod.node} ran out of memory, and {culprit}. Set limits.memory, or lower"
+        return Reason.OUT_OF_MEMORY, f"{needed} serving.contextLength"
+    if lack_of_gpu_memory(ended.message):
+        return Reason.OUT_OF_MEMORY, (
+            "the GPU has too little memory for this model. Lower serving.contextLength or serving.maxConcurrency, "
+            f"or take more or larger GPUs. {lines}"
+        )
+    if broken_gpu(ended.message):
+        return Reason.GPU_FAULT, (
+            f"a GPU of node {pod.node} or its driver does not work, or is too old for the image. "
+            f"Look at nvidia-smi on the node. {lines}"
+        )
+    if ended.reason in _NEVER_STARTED:
+        return Reason.CONTAINER_START_FAILED, lines or f"container {container.name} could not be started"
+    if not container.initial and _hung(pod, ended):
+        return Reason.UNRESPONSIVE, (
+            "the server did not answer its health check any more and was restarted. If it was only busy, raise "
+            "health.timeout or health.failureThreshold"
+        )
+    words = f": {lines}" if lines else " and left no message"
+    return Reason.CRASH_LOOP, f"container {container.name} ended with exit code {ended.exit_code}{words}"
+
+
+def _unresponsive(pod: Pod, container: Container) -> Failure | None:
+    """A server that runs and has answered before, but does not now."""
+    if container.initial or pod.unready_since is None or container.running_since is None:
+        return None
+    if pod.unready_since <= container.running_since or container.name != names.SERVER_CONTAINER:
+        return None
+    message = (
+        "the server runs but does not answer its health check. It is restarted after health.failureThreshold such "
+        "checks in a row"
     )
+    return Failure(Reason.UNRESPONSIVE, message, at=pod.unready_since)
 
 
-def _spent(pod: Pod, container: Container, ended: Termination, policy: Policy, now: datetime) -> bool:
-    """Whether the budget of restarts in a row is spent.
+def _hung(pod: Pod, ended: Termination) -> bool:
+    """Whether the liveness probe has ended it: it was out of the Service for a while before it was told to end."""
+    if ended.exit_code not in _STOPPED_BY_KUBELET or ended.started_at is None or ended.finished_at is None:
+        return False
+    return pod.unready_since is not None and ended.started_at < pod.unready_since < ended.finished_at
+
+
+def _spent(pod: Pod, container: Container, ended: Termination, policy: Policy, now: datetime, earlier: int) -> bool:
+    """Whether the budget of failures in a row is spent; `earlier` Pods have taken their part of it.
 
     The kubelet counts them over the whole life of the Pod. A Pod that had a restart a month is in no loop when it
     has one more; it is when the kubelet, too, holds the container back.
     """
-    if container.restarts < policy.crash_budget:
+    if container.restarts == 0 or container.restarts + earlier < policy.crash_budget:
         return False
     ran = ended.ran_seconds
     if ran is not None and ran >= policy.crash_run:

@@ -6,9 +6,9 @@ from typing import Any
 
 from berth.api.base import API_VERSION
 from berth.planning import names
-from berth.planning.cache_world import Node
 from berth.planning.children import with_applied_hash
 from berth.planning.equality import differences
+from berth.planning.nodes import Node
 from berth.planning.world import Apply, Child, Plan, Refusal
 
 GPU_NODE = "GPUNode"

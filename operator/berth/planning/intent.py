@@ -1,7 +1,7 @@
 """What one pass wants of a Model: its replicas, its Pod template, and the children that follow."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -23,12 +23,16 @@ from berth.planning.children import (
 )
 from berth.planning.closing import Door, door
 from berth.planning.drain_pod import has_sidecar
+from berth.planning.excluded_nodes import avoid
 from berth.planning.forced_stop import is_forced
 from berth.planning.memory_estimate import Estimate
 from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import Reason
+from berth.planning.recovery import Steps, steps
+from berth.planning.recovery_memory import Memory
+from berth.planning.restarting import mark_restart
 from berth.planning.rollout import (
     Template,
     allowed_replicas,
@@ -36,12 +40,12 @@ from berth.planning.rollout import (
     choose_strategy,
     choose_template,
     previous_template,
+    template_mark,
 )
+from berth.planning.starting import start_value
 from berth.planning.weights import Stored
 from berth.planning.world import Manifest, ModelWorld, Subject
 
-WAKE_ANNOTATION = "berth.dev/wake"
-"""Any value wakes an OnDemand Model."""
 _SOMEWHERE = Stored(cache="c", claim="c", path="p", file=names.LINKED_FILE, one_node=True)
 """Stands for where the weights will be, to see whether the rest of the spec can be carried out."""
 
@@ -65,6 +69,8 @@ class Intent:
     door: Door
     forced: bool
     """Whether servers end without being drained."""
+    recovery: Steps
+    """What failures ask for."""
     demand: Demand | None = None
     """What it asks of the capacity planner; None when it needs no permission for its replicas."""
     decision: Decision | None = None
@@ -75,8 +81,10 @@ class Intent:
     """The GPU memory that its figures call for, where it is not declared."""
 
 
-def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy, now: datetime) -> Intent:
-    """What is wanted now. `given_up` stops all servers. Raises InvalidSpecError."""
+def intend(
+    world: ModelWorld, spec: ModelSpec, memory: Memory, *, given_up: bool, policy: Policy, now: datetime
+) -> Intent:
+    """What is wanted now; `memory` is of failures. `given_up` stops all servers. Raises InvalidSpecError."""
     subject = world.subject
     child = world.child("Deployment")
     deployment = child.manifest() if child else None
@@ -86,12 +94,15 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     digest = template_hash(template.body) if template else ""
     identity = ModelIdentity(subject.namespace, subject.name, subject.uid)
     downloads = provisioning.way is Way.EPHEMERAL
+    recovery = steps(memory, world, digest, template_mark(deployment), policy, now) if template else Steps()
     need, guess = need_of(spec, provisioning.figures) if spec.gpus.count else (None, None)
     asked = _Asked()
     strategy, _ = choose_strategy(spec)
     if need is not None and policy.render.gated:
         runs = 0 if given_up or stop_reason else wanted
-        asked = _ask(world, spec, need, provisioning, template, digest, deployment, runs)
+        if recovery.most is not None:
+            runs = min(runs, recovery.most)
+        asked = _ask(world, spec, need, provisioning, template, digest, deployment, runs, recovery.excluded)
     if asked.step is not None:
         replicas, strategy = asked.step.replicas, asked.step.strategy
     elif template:
@@ -102,6 +113,8 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     number = 0 if given_up or _waits_for_nothing(provisioning, world, deployment) else replicas
     forced = is_forced(subject.annotations, stops=given_up or stop_reason is not None)
     entrance = door(number, world, deployment, now, forced=forced)
+    if recovery.most is not None:
+        number = min(number, recovery.most)  # a place that stays empty for a while: the Service needs no closing
     children = [
         render_service(identity, spec, closed_since=entrance.closed_since),
         render_network_policy(
@@ -126,6 +139,7 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
                 inputs=inputs,
                 weights=weights,
                 capacity=asked.step.note if asked.step is not None else "",
+                avoided=recovery.excluded,
             )
         )
     return Intent(
@@ -144,6 +158,7 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         decision=asked.decision,
         need=need,
         estimate=guess,
+        recovery=recovery,
     )
 
 
@@ -165,6 +180,7 @@ def _ask(
     digest: str,
     deployment: Mapping[str, Any] | None,
     runs: int,
+    avoided: Sequence[str],
 ) -> _Asked:
     stored = provisioning.stored
     demand = demand_of(
@@ -172,7 +188,7 @@ def _ask(
         spec,
         wanted=runs,
         provisioned=provisioning.there,
-        template=template.body if template else None,
+        template=avoid(template.body, avoided) if template else None,
         template_hash=digest,
         need=need,
         cache=stored.cache if stored and stored.one_node else "",
@@ -221,6 +237,7 @@ def _template(
     if provisioning.there:
         fresh = render_pod_template(subject.name, subject.namespace, spec, policy.render, stored, share)
         inputs = template_inputs(spec, stored, share)
+        fresh, inputs = mark_restart(fresh, inputs, subject.annotations, deployment)
         return choose_template(fresh, inputs, deployment, spec.rollout.on_upgrade), inputs
     render_pod_template(subject.name, subject.namespace, spec, policy.render, _SOMEWHERE)  # mistakes are told at once
     previous = previous_template(deployment)
@@ -233,7 +250,7 @@ def wanted_replicas(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[in
     """Replicas that should serve, and the reason for none."""
     if spec.state is DesiredState.STOPPED:
         return 0, Reason.STOPPED_BY_USER
-    if spec.state is DesiredState.ON_DEMAND and WAKE_ANNOTATION not in annotations:
+    if spec.state is DesiredState.ON_DEMAND and not start_value(annotations):
         return 0, Reason.IDLE
     if spec.replicas == 0:
         return 0, Reason.SCALED_TO_ZERO

@@ -16,7 +16,7 @@ from berth.planning.conditions import Facts, Verdict, assess
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.drain_pod import drain_port
 from berth.planning.errors import InvalidSpecError, first_error
-from berth.planning.failures import Failure, diagnose, shown, unschedulable, worst
+from berth.planning.failures import Circumstances, Failure, diagnose, shown, unschedulable, worst
 from berth.planning.forced_stop import hurries
 from berth.planning.gpu_standing import GpuStanding, gpu_notes, gpu_standing
 from berth.planning.intent import Intent, intend
@@ -32,6 +32,8 @@ from berth.planning.own_download import downloading
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import BREAKER, Reason
+from berth.planning.recovery import Diagnoses, count, patience, told
+from berth.planning.recovery_memory import Memory, recall
 from berth.planning.world import Apply, Child, ModelWorld, Note, Plan, Subject, parse_time
 
 _POD_NEWS = 1.0
@@ -48,6 +50,8 @@ class _Troubles:
     """What happened last: also to a Pod whose place another one has taken."""
     hopeful: int
     look_again: float | None
+    memory: Memory
+    """What is to be remembered of them."""
 
 
 def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
@@ -55,11 +59,15 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     subject = world.subject
     if subject.deleting:
         return Plan()  # the garbage collector removes the children, with or without an operator
-    world = _without_predecessor(world)
+    everything = _without_predecessor(world)
+    world = _without_stranded(everything)
     try:
         spec = ModelSpec.model_validate(subject.spec)
         tripped = _tripped(subject, provision(world, spec))
-        intent = intend(world, spec, given_up=tripped is not None, policy=policy, now=now)
+        gone = not any(pod.living or pod.deleting for pod in world.pods)
+        recalled = recall(subject, now, policy, startable=tripped is None or gone)
+        tripped = None if recalled.started else tripped
+        intent = intend(world, spec, recalled.memory, given_up=tripped is not None, policy=policy, now=now)
     except ValidationError as error:
         return _report(world, None, _facts_of_invalid(world, *first_error(error)), Changes(()), None, now, policy)
     except InvalidSpecError as error:
@@ -78,12 +86,16 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
         policy,
         now,
     )
-    troubles = _troubles(world, intent, policy, now)
+    troubles = _troubles(everything, intent, recalled.memory, policy, now, counting=tripped is None)
     gpus = None
     if intent.need is not None:
         gpus = gpu_standing(intent.need, intent.demand, intent.decision, intent.estimate, subject.status)
     facts = _facts(world, intent, changes, troubles, tripped, gpus)
     plan = _report(world, intent, facts, changes, troubles, now, policy, gpus)
+    waits = [wait for wait in (plan.look_again, recalled.look_again) if wait is not None]
+    if plan.status is not None and troubles.memory != recalled.memory:
+        waits.append(0.0)  # what follows from a failure is done once it is remembered
+    plan = replace(plan, look_again=min(waits, default=None))
     if policy.render.gated:
         return _with_gpus(plan, world, intent, now)
     return replace(plan, tells=let_all_go(world.pods))
@@ -122,6 +134,14 @@ def _without_predecessor(world: ModelWorld) -> ModelWorld:
     return replace(world, pods=tuple(replace(p, template_hash="") if p in strangers else p for p in world.pods))
 
 
+def _without_stranded(world: ModelWorld) -> ModelWorld:
+    """The World without Pods that are being deleted on Nodes that do not answer: nobody there can say that they end."""
+    lost = world.lost_nodes
+    if not lost:
+        return world
+    return replace(world, pods=tuple(pod for pod in world.pods if not (pod.deleting and pod.node in lost)))
+
+
 def _tripped(subject: Subject, provisioning: Provisioning) -> tuple[str, str] | None:
     """The failure that this very generation was given up for; it is remembered in the status, so in the cluster.
 
@@ -143,25 +163,54 @@ def _breaks(reason: str, *, own: bool) -> bool:
     return reason in BREAKER or (own and (reason == Reason.CACHE_REQUIRED or reason in set(DownloadReason)))
 
 
-def _troubles(world: ModelWorld, intent: Intent, policy: Policy, now: datetime) -> _Troubles:
-    startup = duration_seconds(intent.spec.health.startup_timeout)
+def _troubles(
+    world: ModelWorld, intent: Intent, memory: Memory, policy: Policy, now: datetime, *, counting: bool
+) -> _Troubles:
+    """`counting` is whether failures matter: those of servers that are stopped do not."""
     known = known_failure(world.subject.status)
-    living: list[Failure] = []
-    dead: list[Failure] = []
-    places = hopeful = 0
-    for pod in world.pods:
-        if pod.template_hash != intent.template_hash or pod.deleting:
-            continue
-        failure = diagnose(pod, startup, policy, now, known)
-        if failure is not None:
-            (living if pod.living else dead).append(failure)
-        places += pod.living
-        hopeful += pod.living and pod.scheduled and not (failure is not None and failure.final)
+    diagnoses = _diagnoses(world, intent, memory, policy, now)
+    current = [pod for pod in world.pods if pod.template_hash == intent.template_hash and not pod.deleting]
+    living = [failure for pod, failure in diagnoses if pod.living and not pod.deleting]
+    dead = [failure for pod, failure in diagnoses if not pod.living or pod.deleting]
+    beyond_hope = {pod.uid for pod, failure in diagnoses if failure.final}
+    hopeful = sum(pod.living and pod.scheduled and pod.uid not in beyond_hope for pod in current)
     present, past = worst(living, known), worst(dead, known)
-    if present is None and places < intent.wanted:
+    if present is None and sum(pod.living for pod in current) < intent.wanted:
         present = past  # nobody has taken the place yet
-    waits = [failure.look_again for failure in living if failure.look_again is not None]
-    return _Troubles(present, present or past, hopeful, min(waits, default=None))
+    latest = present or past
+    if counting and intent.wanted:
+        memory = count(memory, world, diagnoses, policy, now)
+        ready = any(pod.ready and not pod.deleting for pod in world.pods)
+        verdict = None if ready else told(memory, world.subject, diagnoses, policy, now)
+        present = verdict or present
+        hopeful = 0 if verdict is not None and verdict.final else hopeful
+    waits = [failure.look_again for failure in (*living, present) if failure and failure.look_again is not None]
+    waits += [
+        wait for wait in (patience(memory, world, diagnoses, policy, now), _left(intent, now)) if wait is not None
+    ]
+    return _Troubles(present, latest, hopeful, min(waits, default=None), memory)
+
+
+def _left(intent: Intent, now: datetime) -> float | None:
+    """Seconds until a place that stays empty is filled again."""
+    until = intent.recovery.until
+    return (until - now).total_seconds() if until is not None else None
+
+
+def _diagnoses(world: ModelWorld, intent: Intent, memory: Memory, policy: Policy, now: datetime) -> Diagnoses:
+    """What is wrong with each Pod of the wanted template."""
+    spec = intent.spec
+    startup = duration_seconds(spec.health.startup_timeout)
+    known = known_failure(world.subject.status)
+    limited = bool(spec.limits and spec.limits.memory) or spec.pod_template is not None
+    found = []
+    for pod in world.pods:
+        if pod.template_hash == intent.template_hash:
+            earlier = sum(one.pod != pod.name for one in memory.lost)
+            failure = diagnose(pod, startup, policy, now, known, Circumstances(world.lost_nodes, earlier, limited))
+            if failure is not None:
+                found.append((pod, failure))
+    return found
 
 
 def _facts(
@@ -274,6 +323,7 @@ def _report(
         now,
         intent.provisioning if intent else None,
         gpus,
+        troubles.memory.shown(subject.uid, policy) if troubles else subject.status.get("recovery"),
     )
     if intent is not None and intent.door.wait is not None:
         waits.append(intent.door.wait)
@@ -283,6 +333,8 @@ def _report(
     if intent is not None and intent.forced:
         port = drain_port(intent.spec.custom.port if intent.spec.custom else None)
         plan = replace(plan, hurries=hurries(world.pods, port))
+    elif intent is not None:
+        plan = replace(plan, hurries=intent.recovery.moves)
     if not same(status, subject.status):
         wait = _status_wait(world, verdict, status, now, policy)
         if wait is not None:

@@ -33,6 +33,7 @@ def build_status(
     now: datetime,
     provisioning: Provisioning | None = None,
     gpus: GpuStanding | None = None,
+    recovery: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole status, the `same` as the observed one when nothing is new. `spec` is None when it is invalid."""
     previous = subject.status
@@ -75,6 +76,8 @@ def build_status(
     failure = _last_failure(previous.get("lastFailure"), latest)
     if failure:
         status["lastFailure"] = failure
+    if recovery:
+        status["recovery"] = dict(recovery)
     if provisioning is not None and provisioning.shown:
         status["provisioning"] = dict(provisioning.shown)
     elif spec is None and "provisioning" in previous:

@@ -33,6 +33,8 @@ LEAVES_FIRST = "-1000"
 """The cost of a Pod that is to end before others."""
 CAPACITY_GATE = "berth.dev/capacity"
 """Scheduling gate of server Pods with GPUs: the scheduler knows neither their memory nor how many are loading."""
+EXCLUDED_NODES_ANNOTATION = "berth.dev/excluded-nodes"
+"""On Deployments: hosts that its Pods avoid, one after the other with commas."""
 TEMPLATE_HASH_LABEL = "berth.dev/template-hash"
 """On Pods: hash of the Pod template they were made from."""
 

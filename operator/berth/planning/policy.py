@@ -11,9 +11,22 @@ class Policy:
 
     render: RenderSettings = field(default_factory=RenderSettings)
     crash_budget: int = 5
-    """Restarts in a row until a server that keeps ending is Failed."""
+    """Failures in a row until a Model is Failed: restarts of its server, and Pods that were lost as a whole."""
     crash_run: float = 3600
-    """A run at least this long is no part of a crash loop."""
+    """A run at least this long is no part of a crash loop; a Model that is Ready so long gets its budget back."""
+    startup_budget: int = 2
+    """How often a server may run into health.startupTimeout: each time, a GPU is held for all of it."""
+    pod_retry_first: float = 30
+    """Time from the second Pod in a row that is lost to the next one; it doubles with each, up to the longest."""
+    pod_retry_longest: float = 600
+    exclusion: float = 1800
+    """How long a node that failed a Model is avoided."""
+    most_excluded: int = 3
+    """Nodes that one Model may avoid at a time."""
+    start_patience: float = 60
+    """How long a node may fail to start a container until that is blamed on the node."""
+    elsewhere_patience: float = 60
+    """How long a Pod may find no other node until those that are avoided are allowed again."""
     image_pull_patience: float = 600
     """How long an image may fail to be pulled until the Model is Failed."""
     config_patience: float = 300

@@ -61,9 +61,13 @@ class Reason(StrEnum):
     CRASH_LOOP = "CrashLoop"
     OUT_OF_MEMORY = "OutOfMemory"
     STARTUP_TIMEOUT = "StartupTimeout"
+    UNRESPONSIVE = "Unresponsive"
+    GPU_FAULT = "GpuFault"
     # wrong with a Pod as a whole
     EVICTED = "Evicted"
+    NODE_LOST = "NodeLost"
     NODE_SHUTDOWN = "NodeShutdown"
+    DRAINED = "Drained"
     PREEMPTED = "Preempted"
     NODE_REJECTED = "NodeRejected"
     POD_FAILED = "PodFailed"
@@ -212,11 +216,25 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         "A server ran for `health.startupTimeout` without a healthy answer.",
         "Raise `health.startupTimeout` for large weights on slow disks, or read the server's log.",
     ),
+    Reason.UNRESPONSIVE: Explanation(
+        "A server that has answered before runs, but does not answer its health check; then it is restarted.",
+        "Read its log. When it is only busy, raise `health.timeout` or `health.failureThreshold`.",
+    ),
+    Reason.GPU_FAULT: Explanation(
+        "By the last words of a server, a GPU or the driver of its node does not work or is too old.",
+        "Look at `nvidia-smi` and the kernel log of the node. Berth tries other nodes when there are any.",
+    ),
     Reason.EVICTED: Explanation(
         "The node ended a Pod because it ran short of memory or disk. Another one takes its place.",
         "Set `limits` so that the scheduler knows what a server needs.",
     ),
+    Reason.NODE_LOST: Explanation(
+        "A node does not answer, or is gone with a Pod on it. Another Pod takes the place once Kubernetes gives the "
+        "node up, by default after 5 minutes.",
+        "Look at the node. A toleration of `node.kubernetes.io/unreachable` in `podTemplate` sets another time.",
+    ),
     Reason.NODE_SHUTDOWN: Explanation("The node was shut down. Another Pod takes the place."),
+    Reason.DRAINED: Explanation("A Pod was evicted, most often to empty its node. Another Pod takes the place."),
     Reason.PREEMPTED: Explanation("The scheduler ended a Pod in favour of a more important one."),
     Reason.NODE_REJECTED: Explanation(
         "The node did not take a Pod that was bound to it, often because its GPUs were not registered yet.",
@@ -234,6 +252,12 @@ BREAKER = frozenset(
         Reason.CRASH_LOOP,
         Reason.OUT_OF_MEMORY,
         Reason.STARTUP_TIMEOUT,
+        Reason.UNRESPONSIVE,
+        Reason.GPU_FAULT,
+        Reason.EVICTED,
+        Reason.NODE_LOST,
+        Reason.NODE_REJECTED,
+        Reason.POD_FAILED,
     }
 )
-"""Failures that a generation is given up for; a change of the spec starts anew."""
+"""Failures that a generation is given up for; a change of the spec and an explicit start begin anew."""

@@ -41,7 +41,7 @@ def previous_template(deployment: Mapping[str, Any] | None) -> dict[str, Any] | 
         previous: dict[str, Any] = json.loads(annotation(deployment, names.POD_TEMPLATE_ANNOTATION))
     except ValueError:
         return None
-    return previous if template_hash(previous) == _mark(deployment) else None
+    return previous if template_hash(previous) == template_mark(deployment) else None
 
 
 def annotation(deployment: Mapping[str, Any] | None, name: str) -> str:
@@ -51,7 +51,7 @@ def annotation(deployment: Mapping[str, Any] | None, name: str) -> str:
     return value
 
 
-def _mark(deployment: Mapping[str, Any] | None) -> str:
+def template_mark(deployment: Mapping[str, Any] | None) -> str:
     """The hash on the Pods that the Deployment makes."""
     found: Any = deployment
     for field in ("spec", "template", "metadata", "labels", names.TEMPLATE_HASH_LABEL):
@@ -90,6 +90,6 @@ def allowed_replicas(
         if any((pod.living or pod.deleting) and pod.template_hash != template_hash for pod in pods):
             return 0
         replicas = ((deployment or {}).get("spec") or {}).get("replicas")
-        if replicas and _mark(deployment) not in ("", template_hash):
+        if replicas and template_mark(deployment) not in ("", template_hash):
             return 0
     return wanted

@@ -11,6 +11,7 @@ import orjson
 from berth.planning import names
 from berth.planning.capacity.decision import Decision
 from berth.planning.capacity.world import Demand
+from berth.planning.nodes import Node
 
 Manifest = dict[str, Any]
 
@@ -112,6 +113,9 @@ class Pod:
     """The number of its PriorityClass."""
     unschedulable_since: datetime | None = None
     """Since when the scheduler says that no node takes it, or longer: the time that it was held back counts as well."""
+    disruption: str = ""
+    """Who ends it, if not a person: the reason of the condition DisruptionTarget."""
+    disrupted_since: datetime | None = None
 
     @property
     def living(self) -> bool:
@@ -178,6 +182,9 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
     spec, annotations = manifest.get("spec") or {}, metadata.get("annotations") or {}
     gates = tuple(gate["name"] for gate in spec.get("schedulingGates") or ())
     unschedulable = scheduled.get("reason") in _NO_NODE and gates != (names.CAPACITY_GATE,)
+    disrupted = conditions.get("DisruptionTarget", {})
+    if disrupted.get("status") != "True":
+        disrupted = {}
     return Pod(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -211,6 +218,8 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
         capacity_note=annotations.get(names.CAPACITY_ANNOTATION, ""),
         leaves_first=annotations.get(names.DELETION_COST_ANNOTATION) == names.LEAVES_FIRST,
         unschedulable_since=parse_time(scheduled.get("lastTransitionTime")) if unschedulable and not gates else None,
+        disruption=disrupted.get("reason", ""),
+        disrupted_since=parse_time(disrupted.get("lastTransitionTime")),
     )
 
 
@@ -325,6 +334,13 @@ class ModelWorld:
     """By name of a Pod: what its download says of itself."""
     decision: Decision | None = None
     """What the capacity worker decided about it last; None when it has not, or has nothing to decide."""
+    nodes: tuple[Node, ...] = ()
+    """Every Node of the cluster; none where Berth may not see them."""
+
+    @property
+    def lost_nodes(self) -> frozenset[str]:
+        """Names of the Nodes that do not answer."""
+        return frozenset(node.name for node in self.nodes if node.lost)
 
     def child(self, kind: str) -> Child | None:
         """The child of that kind with the Model's name."""

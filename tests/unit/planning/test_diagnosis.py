@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.planning.failures import Failure, Known, diagnose, last_lines, unschedulable, worst
+from berth.planning.failures import Circumstances, Failure, Known, diagnose, last_lines, unschedulable, worst
 from berth.planning.policy import Policy
 from berth.planning.reasons import BREAKER, Reason
 from berth.planning.world import pod_from
@@ -235,24 +235,98 @@ def test_gpu_memory_that_ran_out_is_told_from_other_crashes(words: str) -> None:
     assert "GPU" in failure.message
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+        "ValueError: Free memory on device cuda:0 (3/23 GiB) on startup is less than desired GPU memory utilization",
+        "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
+    ],
+)
+def test_servers_that_look_before_they_take_are_out_of_gpu_memory(words: str) -> None:
+    failure = diagnosed(crashed(message=words))
+    assert failure is not None
+    assert (failure.reason, failure.message.startswith("the GPU")) == (Reason.OUT_OF_MEMORY, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "RuntimeError: No CUDA GPUs are available",
+        "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected",
+        "CUDA error: uncorrectable ECC error encountered",
+        "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.",
+        "CUDA driver version is insufficient for CUDA runtime version",
+    ],
+)
+def test_a_broken_gpu_is_told_from_other_crashes(words: str) -> None:
+    failure = diagnosed(crashed(message=words))
+    assert failure is not None
+    assert failure.reason == Reason.GPU_FAULT
+    assert "n1" in failure.message
+
+
+def test_a_container_whose_process_cannot_be_made_has_not_crashed() -> None:
+    failure = diagnosed(crashed(code=128, reason="StartError", message='exec: "serve": executable file not found'))
+    assert failure is not None
+    assert (failure.reason, "serve" in failure.message) == (Reason.CONTAINER_START_FAILED, True)
+
+
+def test_without_a_limit_it_is_the_node_that_ran_out_of_memory() -> None:
+    killed = pod_from(crashed(code=137, reason="OOMKilled"))
+    failure = diagnose(killed, STARTUP, POLICY, NOW, None, Circumstances(memory_limited=False))
+    assert failure is not None
+    assert failure.reason == Reason.OUT_OF_MEMORY
+    assert "Set limits.memory" in failure.message
+
+
+@pytest.mark.parametrize(("restarts", "earlier", "final"), [(1, 3, False), (1, 4, True), (0, 5, False)])
+def test_pods_that_were_lost_before_spend_the_budget_of_the_next(restarts: int, earlier: int, final: bool) -> None:
+    failure = diagnose(pod_from(crashed(restarts)), STARTUP, POLICY, NOW, None, Circumstances(earlier=earlier))
+    assert failure is not None
+    assert failure.final is final
+
+
 # ---- servers that do not start -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [0, 137, 143])
 @pytest.mark.parametrize("ran", [STARTUP - 2, STARTUP, STARTUP + 15])
-def test_a_server_that_the_startup_probe_ended_is_given_up(code: int, ran: float) -> None:
-    server = container(waiting="CrashLoopBackOff", restarts=1, last=ended(code, ran=ran))
-    failure = diagnosed(pod(node="n1", created=700, ready_changed=690, containers=(server,)))
-    assert failure is not None
-    assert (failure.reason, failure.final) == (Reason.STARTUP_TIMEOUT, True)
+def test_a_server_that_the_startup_probe_ended_has_one_more_try(code: int, ran: float) -> None:
+    """Each of them holds a GPU for all of the time."""
+    for restarts in (1, 2):
+        server = container(waiting="CrashLoopBackOff", restarts=restarts, last=ended(code, ran=ran))
+        failure = diagnosed(pod(node="n1", created=1400, ready_changed=1390, containers=(server,)))
+        assert failure is not None
+        assert (failure.reason, failure.final) == (Reason.STARTUP_TIMEOUT, restarts == 2)
 
 
-def test_a_server_that_hung_after_it_had_served_is_not_taken_for_one_that_did_not_start() -> None:
+def test_a_server_that_hung_after_it_had_served_is_told_from_one_that_did_not_start() -> None:
     server = container(restarts=1, last=ended(137, ran=86_400, ended_before=5), running_for=3)
     hung = pod(node="n1", phase="Running", created=90_000, ready_changed=40, containers=(server,))
     failure = diagnosed(hung)
     assert failure is not None
-    assert (failure.reason, failure.final) == (Reason.CRASH_LOOP, False)
+    assert (failure.reason, failure.final) == (Reason.UNRESPONSIVE, False)
+    assert "health.failureThreshold" in failure.message
+
+
+def test_a_server_that_hangs_is_named_before_it_is_restarted() -> None:
+    server = container(running_for=900, started=True)
+    failure = diagnosed(pod(node="n1", phase="Running", created=1000, ready_changed=20, containers=(server,)))
+    assert failure is not None
+    assert (failure.reason, failure.final, failure.at) == (Reason.UNRESPONSIVE, False, NOW - timedelta(seconds=20))
+
+
+def test_a_server_that_is_about_to_be_ready_for_the_first_time_does_not_hang() -> None:
+    server = container(running_for=30, started=True)
+    assert diagnosed(pod(node="n1", phase="Running", ready_changed=60, containers=(server,))) is None
+
+
+def test_a_server_that_dies_of_its_own_was_ready_until_then() -> None:
+    server = container(restarts=1, last=ended(137, ran=900, ended_before=5), waiting="CrashLoopBackOff")
+    failure = diagnosed(pod(node="n1", phase="Running", created=1000, ready_changed=5, containers=(server,)))
+    assert failure is not None
+    assert failure.reason == Reason.CRASH_LOOP
 
 
 def test_a_crash_by_itself_late_in_the_start_is_a_crash() -> None:
@@ -275,7 +349,7 @@ def test_a_server_that_has_not_started_in_time_is_named_while_it_runs() -> None:
     [
         ("Evicted", Reason.EVICTED),
         ("Terminated", Reason.NODE_SHUTDOWN),
-        ("NodeShutdown", Reason.NODE_SHUTDOWN),
+        ("NodeShutdown", Reason.NODE_REJECTED),
         ("UnexpectedAdmissionError", Reason.NODE_REJECTED),
         ("OutOfnvidia.com/gpu", Reason.NODE_REJECTED),
         ("OutOfmemory", Reason.NODE_REJECTED),
@@ -287,6 +361,36 @@ def test_the_end_of_a_whole_pod_is_named(reason: str, shown: Reason) -> None:
     failure = diagnosed(pod(phase="Failed", reason=reason, message="the words"))
     assert failure is not None
     assert (failure.reason, failure.message, failure.final) == (shown, "the words", False)
+
+
+@pytest.mark.parametrize(
+    ("disruption", "lost", "shown"),
+    [
+        ("EvictionByEvictionAPI", False, Reason.DRAINED),
+        ("DeletionByTaintManager", False, Reason.DRAINED),
+        ("DeletionByTaintManager", True, Reason.NODE_LOST),
+        ("DeletionByPodGC", False, Reason.NODE_LOST),
+        ("PreemptionByScheduler", False, Reason.PREEMPTED),
+    ],
+)
+def test_whoever_takes_a_pod_away_is_named(disruption: str, lost: bool, shown: Reason) -> None:
+    around = Circumstances(frozenset({"n1"} if lost else ()))
+    leaving = pod_from(pod(node="n1", deleting=True, disruption=disruption))
+    failure = diagnose(leaving, STARTUP, POLICY, NOW, None, around)
+    assert failure is not None
+    assert failure.reason == shown
+
+
+def test_a_pod_that_a_person_deletes_does_not_fail() -> None:
+    assert diagnosed(pod(node="n1", deleting=True, containers=(container(terminated=ended()),))) is None
+
+
+def test_a_silent_node_is_named_before_its_pods_are_given_up() -> None:
+    around = Circumstances(frozenset({"n1"}))
+    failure = diagnose(pod_from(builders.serving_pod(ready_changed=20)), STARTUP, POLICY, NOW, None, around)
+    assert failure is not None
+    assert (failure.reason, failure.final) == (Reason.NODE_LOST, False)
+    assert "n1" in failure.message
 
 
 def test_a_pod_without_words_shows_its_reason() -> None:
@@ -370,8 +474,8 @@ endings = st.builds(
     code=st.sampled_from([0, 1, 137, 143]),
     ran=st.floats(0, 9000),
     ended_before=st.floats(-100, 5000),
-    message=st.sampled_from(["", "boom", "CUDA out of memory"]),
-    reason=st.sampled_from(["Error", "OOMKilled", "Completed"]),
+    message=st.sampled_from(["", "boom", "CUDA out of memory", "no CUDA-capable device is detected"]),
+    reason=st.sampled_from(["Error", "OOMKilled", "Completed", "StartError"]),
 )
 servers = st.builds(
     container,
@@ -394,6 +498,8 @@ pods = st.builds(
     containers=st.lists(servers, max_size=2).map(tuple),
     init=st.lists(servers, max_size=1).map(tuple),
     reason=st.sampled_from(["", "Evicted", "OutOfcpu"]),
+    deleting=st.booleans(),
+    disruption=st.sampled_from(["", "DeletionByTaintManager", "EvictionByEvictionAPI", "SomebodyNew"]),
     created=st.floats(-100, 9000),
 )
 knowns = st.none() | st.builds(

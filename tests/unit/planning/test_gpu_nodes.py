@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from berth.planning.cache_world import Node, node_from
 from berth.planning.gpu_nodes import GpuNodeWorld, decide_gpu_node, has_gpus, render_gpu_node
+from berth.planning.nodes import Node, node_from
 from berth.planning.world import Apply, Plan, child_from
 from support import builders
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from berth.api.model import Model
 from berth.planning import names
 from berth.planning.closing import CLOSED_SECONDS
-from berth.planning.intent import WAKE_ANNOTATION
 from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
+from berth.planning.starting import START_ANNOTATION
 from berth.planning.world import Apply, Plan, format_time
 from support import builders
 from support.kstatus import kstatus
@@ -76,7 +76,7 @@ def test_a_model_that_waited_long_for_its_turn_gets_its_children_before_a_status
 def test_a_model_becomes_ready(serving: Simulation) -> None:
     assert serving.status["ready"] == "1/1"
     assert serving.status["url"] == "http://m.models.svc"
-    assert serving.status["gpu"] == {"nodes": ["n1"]}
+    assert serving.status["gpu"]["nodes"] == ["n1"]
     assert set(serving.status["timeline"]) == {"queuedAt", "startedAt", "readyAt"}
 
 
@@ -114,7 +114,7 @@ def test_an_on_demand_model_sleeps_until_it_is_woken() -> None:
     cluster = Simulation(state="OnDemand")
     cluster.settle()
     assert cluster.status["phase"] == "Stopped"
-    cluster.keep({**cluster.model, "metadata": {**cluster.model["metadata"], "annotations": {WAKE_ANNOTATION: "me"}}})
+    cluster.keep({**cluster.model, "metadata": {**cluster.model["metadata"], "annotations": {START_ANNOTATION: "me"}}})
     cluster.settle()
     assert cluster.status["phase"] == "Ready"
 

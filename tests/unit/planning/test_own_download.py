@@ -130,7 +130,9 @@ def test_a_download_that_is_done_is_whole() -> None:
 
 def test_what_a_person_has_to_mend_fails_the_model_with_its_reason(cluster: Simulation) -> None:
     phase, reason, message = becomes(cluster, downloader(said=builders.said_failed(), code=65))
-    assert (phase, reason, message) == ("Failed", "NotFound", "there is no such model")
+    assert (phase, reason) == ("Failed", "NotFound")
+    assert message.startswith("there is no such model. ")
+    assert "berth.dev/start" in message, "nothing else but a change of the spec has it tried again"
 
 
 def test_what_may_pass_does_not(cluster: Simulation) -> None:
