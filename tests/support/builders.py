@@ -128,9 +128,11 @@ def pod(
     reason: str = "",
     message: str = "",
     created: float = 60,
+    address: str = "",
+    port: int = 0,
     labels: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """A server Pod. Times are seconds before NOW."""
+    """A server Pod. Times are seconds before NOW; `port` is that of its server."""
     scheduled = {"type": "PodScheduled", "status": "True" if node else "False"}
     if node:
         scheduled["lastTransitionTime"] = ago(scheduled_before)
@@ -138,7 +140,8 @@ def pod(
         scheduled |= {"reason": "Unschedulable", "message": unschedulable}
     readiness = {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ago(ready_changed)}
     status: Manifest = {"phase": phase, "conditions": [scheduled, readiness]}
-    status |= {key: value for key, value in (("reason", reason), ("message", message)) if value}
+    told = {"reason": reason, "message": message, "podIP": address}
+    status |= {key: value for key, value in told.items() if value}
     if containers:
         status["containerStatuses"] = list(containers)
     if init:
@@ -147,19 +150,17 @@ def pod(
     meta = metadata("Pod", name, version, uid, labels=marks, creationTimestamp=ago(created))
     if deleting:
         meta["deletionTimestamp"] = ago()
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": meta,
-        "spec": {"nodeName": node} if node else {},
-        "status": status,
-    }
+    spec: Manifest = {"nodeName": node} if node else {}
+    if port:
+        spec["containers"] = [{"name": "server", "ports": [{"name": names.SERVER_PORT_NAME, "containerPort": port}]}]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status}
 
 
 def serving_pod(name: str = "p", **more: Any) -> Manifest:
     """A Pod whose server answers."""
     running = container(running_for=50, started=True, ready=True)
-    return pod(name, **{"phase": "Running", "node": "n1", "ready": True, "containers": (running,), **more})
+    usual = {"phase": "Running", "node": "n1", "ready": True, "address": "10.0.0.1", "containers": (running,)}
+    return pod(name, **{**usual, **more})
 
 
 def owner(uid: str = MODEL_UID, kind: str = "Model", name: str = "m") -> Manifest:

@@ -19,6 +19,7 @@ from berth.cluster.standing import Settings as ElectionSettings
 from berth.controllers.carry_out import Executor
 from berth.controllers.events import EventRecorder
 from berth.controllers.health import HealthServer
+from berth.controllers.load_polling import LoadPoller
 from berth.controllers.metrics import Metrics
 from berth.controllers.progress_polling import ProgressPoller
 from berth.controllers.queue import WorkQueue
@@ -45,6 +46,8 @@ class OperatorSettings:
     port: int = 8080
     workers: int = 32
     sweep_interval: float = 600
+    load_interval: float = 5
+    load_settle: float = 30
     election: ElectionSettings = field(default_factory=ElectionSettings)
     policy: Policy = field(default_factory=Policy)
 
@@ -108,6 +111,7 @@ class Operator:
         executor = Executor(gateway, store, recorder, self.metrics, clock, queue.add)
         workers = Workers(store, queue, executor, settings.policy, self.metrics, clock, settings.workers)
         poller = ProgressPoller(store, queue.add)
+        loads = LoadPoller(store, queue.add, self.metrics, clock, settings.load_interval, settings.load_settle)
         logger.info("leading as %s", settings.identity)
         kinds = await fill(store, gateway, settings.namespace)
         sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, kinds, settings.sweep_interval)
@@ -120,6 +124,7 @@ class Operator:
             asyncio.create_task(workers.run(), name="workers"),
             asyncio.create_task(sweeper.run(), name="sweeper"),
             asyncio.create_task(poller.run(), name="progress"),
+            asyncio.create_task(loads.run(), name="loads"),
             asyncio.create_task(self._count(), name="count"),
         ]
         tasks[0].add_done_callback(self._workers_ended)

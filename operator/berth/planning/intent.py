@@ -25,11 +25,10 @@ from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import Reason
 from berth.planning.rollout import Template, allowed_replicas, choose_strategy, choose_template, previous_template
+from berth.planning.starting import Start, current_start, remembered
 from berth.planning.weights import Stored
 from berth.planning.world import Manifest, ModelWorld, Subject
 
-WAKE_ANNOTATION = "berth.dev/wake"
-"""Any value wakes an OnDemand Model."""
 _SOMEWHERE = Stored(cache="c", claim="c", path="p", file=names.LINKED_FILE, one_node=True)
 """Stands for where the weights will be, to see whether the rest of the spec can be carried out."""
 
@@ -53,6 +52,8 @@ class Intent:
     door: Door
     forced: bool
     """Whether servers end without being drained."""
+    start: Start
+    """The start that counts now."""
 
 
 def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy, now: datetime) -> Intent:
@@ -62,7 +63,14 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     deployment = child.manifest() if child else None
     provisioning = keep_what_serves(provision(world, spec), world, spec, deployment)
     template, inputs = _template(subject, spec, provisioning, deployment, policy)
-    wanted, stop_reason = wanted_replicas(spec, subject.annotations)
+    start = current_start(
+        remembered(subject.status),
+        subject.annotations,
+        on_demand=spec.state is DesiredState.ON_DEMAND,
+        serves=bool(deployment and deployment["spec"].get("replicas")),
+        now=now,
+    )
+    wanted, stop_reason = wanted_replicas(spec, asked_for=start.awake or world.routed)
     strategy, _ = choose_strategy(spec)
     digest = template_hash(template.body) if template else ""
     replicas = allowed_replicas(wanted, strategy, digest, world.pods, deployment) if template else wanted
@@ -102,6 +110,7 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
         waits_with_deployment=template is None or entrance.wait is not None,
         door=entrance,
         forced=forced,
+        start=start,
     )
 
 
@@ -125,11 +134,11 @@ def _template(
     return Template(previous, False), _annotation(deployment, names.TEMPLATE_INPUTS_ANNOTATION)
 
 
-def wanted_replicas(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[int, Reason | None]:
-    """Replicas that should serve, and the reason for none."""
+def wanted_replicas(spec: ModelSpec, *, asked_for: bool) -> tuple[int, Reason | None]:
+    """Replicas that should serve, and the reason for none. `asked_for` is what an OnDemand Model waits for."""
     if spec.state is DesiredState.STOPPED:
         return 0, Reason.STOPPED_BY_USER
-    if spec.state is DesiredState.ON_DEMAND and WAKE_ANNOTATION not in annotations:
+    if spec.state is DesiredState.ON_DEMAND and not asked_for:
         return 0, Reason.IDLE
     if spec.replicas == 0:
         return 0, Reason.SCALED_TO_ZERO

@@ -17,6 +17,7 @@ from berth.planning.drain_pod import drain_port
 from berth.planning.errors import InvalidSpecError, first_error
 from berth.planning.failures import Failure, diagnose, shown, unschedulable, worst
 from berth.planning.forced_stop import hurries
+from berth.planning.idling import idling
 from berth.planning.intent import Intent, intend
 from berth.planning.model_status import (
     build_status,
@@ -25,6 +26,7 @@ from berth.planning.model_status import (
     only_progress_differs,
     only_words_differ,
     same,
+    shown_load,
 )
 from berth.planning.own_download import downloading
 from berth.planning.policy import Policy
@@ -240,6 +242,8 @@ def _report(
         now,
         intent.provisioning if intent else None,
     )
+    if intent is not None:
+        waits += _note_use(status, world, intent, now)
     if intent is not None and intent.door.wait is not None:
         waits.append(intent.door.wait)
     if intent is not None and intent.held and not facts.outdated:
@@ -261,6 +265,20 @@ def _report(
             if verdict.stalled and _breaks(verdict.reason, own=own):
                 waits.append(0.0)  # the servers are stopped once the status says why
     return replace(plan, look_again=min(waits, default=None))
+
+
+def _note_use(status: dict[str, Any], world: ModelWorld, intent: Intent, now: datetime) -> list[float]:
+    """Write down the load and the start, or that the Model is unloaded because nobody uses it. Times to look again.
+
+    It is unloaded once the status says so, and so with the next look.
+    """
+    idle = idling(intent.spec, intent.start, world.load, now, routed=world.routed)
+    start = (intent.start.unloaded(now) if idle.unload else intent.start).to_status()
+    load = shown_load(world, marked=intent.spec.idle is not None)
+    status |= {field: value for field, value in (("load", load), ("start", start)) if value}
+    if idle.unload:
+        return [0.0]
+    return [] if idle.look_again is None else [idle.look_again]
 
 
 def _status_wait(

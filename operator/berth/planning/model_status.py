@@ -10,9 +10,11 @@ from berth.backends.registry import backend_for
 from berth.planning import names
 from berth.planning.conditions import CONDITIONS, Facts, Verdict, stamp
 from berth.planning.failures import Failure, Known
+from berth.planning.idling import idle_note
+from berth.planning.load_questions import can_be_asked
 from berth.planning.provisioning import Provisioning, Way
 from berth.planning.reasons import Reason
-from berth.planning.world import Pod, Subject, format_time, parse_time
+from berth.planning.world import ModelWorld, Pod, Subject, format_time, parse_time
 
 
 def service_url(subject: Subject, spec: ModelSpec) -> str:
@@ -36,7 +38,7 @@ def build_status(
     previous = subject.status
     living = [pod for pod in pods if pod.living]
     ready = facts.ready
-    notes = backend_for(spec.backend).notes if spec else ()
+    notes = (*backend_for(spec.backend).notes, *filter(None, [idle_note(spec)])) if spec else ()
     status: dict[str, Any] = {
         "observedGeneration": subject.generation,
         "phase": verdict.phase.value,
@@ -66,14 +68,28 @@ def build_status(
         status["lastFailure"] = failure
     if provisioning is not None and provisioning.shown:
         status["provisioning"] = dict(provisioning.shown)
-    elif spec is None and "provisioning" in previous:
-        status["provisioning"] = previous["provisioning"]
+    if spec is None:
+        status |= {field: previous[field] for field in ("provisioning", "load", "start") if field in previous}
     timeline = _timeline(subject, verdict, pods, now, _are_there(provisioning, facts))
     if timeline:
         status["timeline"] = timeline
     if upgrade_available:
         status["upgradeAvailable"] = True
     return status
+
+
+def shown_load(world: ModelWorld, *, marked: bool) -> Mapping[str, Any] | None:
+    """The load as the status shows it; what was written last while this process has not asked the servers.
+
+    `marked` has the next leader know what the servers had done until then.
+    """
+    if not any(can_be_asked(pod) for pod in world.pods):
+        return None
+    if world.load is None:
+        shown: Mapping[str, Any] | None = world.subject.status.get("load")
+        return shown
+    state, since, mark = world.load.shown()
+    return {"state": state.value, "since": since, **({"mark": mark} if mark and marked else {})}
 
 
 def _are_there(provisioning: Provisioning | None, facts: Facts) -> bool:

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from berth.planning import names
+
+if TYPE_CHECKING:
+    from berth.planning.load_state import Load
 
 Manifest = dict[str, Any]
 
@@ -98,6 +101,8 @@ class Pod:
     unready_since: datetime | None
     """Since when it is not ready: since it has a node, if it never was."""
     containers: tuple[Container, ...]
+    port: int = 0
+    """Where its server listens; 0 when its spec does not tell."""
 
     @property
     def living(self) -> bool:
@@ -150,6 +155,12 @@ def _container(status: Mapping[str, Any], initial: bool) -> Container:
     )
 
 
+def _server_port(spec: Mapping[str, Any]) -> int:
+    """The port of that name, of whichever container."""
+    ports = (port for container in spec.get("containers") or () for port in container.get("ports") or ())
+    return next((port["containerPort"] for port in ports if port.get("name") == names.SERVER_PORT_NAME), 0)
+
+
 def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((owner for owner in metadata.get("ownerReferences") or () if owner.get("controller")), {})
 
@@ -188,6 +199,7 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
             *(_container(c, initial=True) for c in status.get("initContainerStatuses") or ()),
             *(_container(c, initial=False) for c in status.get("containerStatuses") or ()),
         ),
+        port=_server_port(manifest.get("spec") or {}),
     )
 
 
@@ -300,6 +312,10 @@ class ModelWorld:
     """The ModelCache that keeps its weights; None when it needs none or there is none."""
     progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name of a Pod: what its download says of itself."""
+    load: "Load | None" = None
+    """What its servers say of their requests; None while this process has not asked them."""
+    routed: bool = False
+    """Whether a ModelRoute points at it. There are none yet."""
 
     def child(self, kind: str) -> Child | None:
         """The child of that kind with the Model's name."""
