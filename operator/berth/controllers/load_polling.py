@@ -89,6 +89,9 @@ class LoadPoller:
             if model is None:
                 return
             metrics = self._load_metrics(key, model)
+            if metrics is None:
+                self._store.memories.loads.pop(key, None)  # nobody to ask, as long as the spec stays
+                return
             pods = list(pods)
             answers = await asyncio.gather(*(self._ask(client, pod, question(pod, metrics)) for pod in pods))
             self._take_in(key, model.uid, {server_name(pod): one for pod, one in zip(pods, answers, strict=True)})

@@ -274,8 +274,8 @@ def _note_use(status: dict[str, Any], world: ModelWorld, intent: Intent, now: da
     """
     idle = idling(intent.spec, intent.start, world.load, now, routed=world.routed)
     start = (intent.start.unloaded(now) if idle.unload else intent.start).to_status()
-    load = shown_load(world, marked=intent.spec.idle is not None)
-    status |= {field: value for field, value in (("load", load), ("start", start)) if value}
+    used = {"load": shown_load(world, intent.spec), "start": start}
+    status |= {field: value for field, value in used.items() if value}
     if idle.unload:
         return [0.0]
     return [] if idle.look_again is None else [idle.look_again]

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from berth.api.model import ModelSpec
-from berth.api.model_status import Phase
+from berth.api.model_status import LoadState, Phase
 from berth.backends.registry import backend_for
 from berth.planning import names
 from berth.planning.conditions import CONDITIONS, Facts, Verdict, stamp
@@ -78,18 +78,18 @@ def build_status(
     return status
 
 
-def shown_load(world: ModelWorld, *, marked: bool) -> Mapping[str, Any] | None:
-    """The load as the status shows it; what was written last while this process has not asked the servers.
-
-    `marked` has the next leader know what the servers had done until then.
-    """
+def shown_load(world: ModelWorld, spec: ModelSpec) -> Mapping[str, Any] | None:
+    """The load as the status shows it; what was written last while this process has not asked the servers."""
     if not any(can_be_asked(pod) for pod in world.pods):
         return None
+    if backend_for(spec.backend).load(spec) is None:
+        return {"state": LoadState.UNKNOWN.value}  # for ever: nobody is asked
     if world.load is None:
         shown: Mapping[str, Any] | None = world.subject.status.get("load")
         return shown
     state, since, mark = world.load.shown()
-    return {"state": state.value, "since": since, **({"mark": mark} if mark and marked else {})}
+    # Without idle.after nobody wants to know what the servers had done until then.
+    return {"state": state.value, "since": since, **({"mark": mark} if mark and spec.idle else {})}
 
 
 def _are_there(provisioning: Provisioning | None, facts: Facts) -> bool:

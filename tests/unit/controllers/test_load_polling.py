@@ -210,14 +210,18 @@ async def test_servers_that_cannot_tell_are_not_asked(polling: Polling) -> None:
     with loopback() as server:
         polling.serve(server, "m")
         polling.store.observe(builders.model("m", uid="uid-m", version=2, generation=2, spec=builders.spec()))
+        polling.serve(server, "other")
         async with polling.running():
-            await polling.until(lambda: polling.state("m") is LoadState.UNKNOWN)
-        assert server.seen == []
+            await polling.until(lambda: polling.load("other"))
+        assert polling.load("m") is None
+        assert polling.woken == [Key("Model", NAMESPACE, "other")]
 
 
 async def test_a_spec_that_is_not_valid_troubles_nobody(polling: Polling) -> None:
     with loopback() as server:
         polling.serve(server, "m")
         polling.store.observe(builders.model("m", uid="uid-m", version=2, generation=2, spec={"backend": "abacus"}))
+        polling.serve(server, "other")
         async with polling.running():
-            await polling.until(lambda: polling.state("m") is LoadState.UNKNOWN)
+            await polling.until(lambda: polling.load("other"))
+        assert polling.load("m") is None

@@ -16,13 +16,15 @@ from support import builders
 from support.simulation import KEY, SETTLE, Simulation
 
 AFTER = 60
+MEASURED = {"custom": {"port": 9000, "metrics": {"running": "busy", "worked": "total"}}}
+IDLE = {"state": "OnDemand", "idle": {"after": f"{AFTER}s"}, **MEASURED}
 WORK = Reading(1, 0, 1)
 
 
 @pytest.fixture
 def cluster() -> Simulation:
     """A cluster whose OnDemand Model was started, and is at rest since this moment."""
-    found = Simulation(state="OnDemand", idle={"after": f"{AFTER}s"})
+    found = Simulation(**IDLE)
     found.annotate(start="1")
     become_ready(found)
     return found
@@ -87,10 +89,16 @@ def test_a_model_without_servers_has_no_load(cluster: Simulation) -> None:
 
 
 def test_without_idle_after_nothing_is_kept_for_the_next_leader() -> None:
-    cluster = Simulation()
+    cluster = Simulation(**MEASURED)
     become_ready(cluster)
     assert set(cluster.status["load"]) == {"state", "since"}
     assert cluster.plan().look_again is None
+
+
+def test_a_load_that_nobody_can_tell_is_unknown_from_the_beginning() -> None:
+    cluster = Simulation()
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["load"]) == ("Ready", {"state": "Unknown"})
 
 
 # ---- unloading ---------------------------------------------------------------------------------------------------
@@ -157,14 +165,14 @@ def test_a_model_that_a_route_points_at_stays_and_even_starts(cluster: Simulatio
     pass_time(cluster, 10 * AFTER)
     asleep = replace(cluster.world(), routed=False)
     assert decide(asleep, cluster.now, cluster.policy).changes == ()
-    cluster = Simulation(state="OnDemand", idle={"after": "60s"})
+    cluster = Simulation(**IDLE)
     plan = decide(replace(cluster.world(), routed=True), cluster.now, cluster.policy)
     assert plan.changes
 
 
 @pytest.mark.parametrize("state", ["Running", "OnDemand"])
 def test_without_a_time_nothing_is_unloaded(state: str) -> None:
-    cluster = Simulation(state=state)
+    cluster = Simulation(**MEASURED, state=state)
     cluster.annotate(start="1")
     become_ready(cluster)
     pass_time(cluster, 1_000_000)
@@ -172,7 +180,7 @@ def test_without_a_time_nothing_is_unloaded(state: str) -> None:
 
 
 def test_a_model_that_becomes_on_demand_goes_on_until_it_is_idle() -> None:
-    cluster = Simulation()
+    cluster = Simulation(**MEASURED)
     become_ready(cluster)
     cluster.edit(state="OnDemand", idle={"after": f"{AFTER}s"})
     pass_time(cluster, 1)
@@ -264,7 +272,7 @@ def test_a_clock_that_is_set_unloads_nothing(cluster: Simulation, seconds: float
 def test_whatever_happens_it_is_unloaded_in_time_and_never_early(
     steps: list[tuple[str, int]], cut_off_after: int
 ) -> None:
-    cluster = Simulation(state="OnDemand", idle={"after": f"{AFTER}s"})
+    cluster = Simulation(**IDLE)
     cluster.annotate(start="0")
     become_ready(cluster)
     used, done = cluster.now, 0
@@ -295,7 +303,7 @@ def test_whatever_happens_it_is_unloaded_in_time_and_never_early(
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"custom": {"port": 9000, "metrics": {"running": "busy"}}}, ""),
+        (MEASURED, ""),
         ({}, "custom.metrics"),
         ({"backend": "ollama", "serving": None, "custom": None, "source": {"uri": "ollama://a:1"}}, "ollama"),
         ({"backend": "llamacpp", "serving": None, "custom": None, "source": {"uri": "pvc://c/a.gguf"}}, ""),
