@@ -1,5 +1,6 @@
 """A Model that nobody uses is unloaded, and started again: a real llama-server on a real node."""
 
+import http.client
 import json
 import time
 import urllib.error
@@ -60,11 +61,16 @@ def requests_running(served: Served, name: str) -> float:
     return served.operator.metric("berth_model_requests_running", namespace=served.namespace, model=name)
 
 
-def complete(url: str, tokens: int = 1, key: str = "") -> None:
+def completion(tokens: int = 1) -> bytes:
+    return json.dumps({"prompt": "a", "max_tokens": tokens, "ignore_eos": True}).encode()
+
+
+def complete(url: str, key: str = "") -> None:
     """One completion."""
-    body = json.dumps({"prompt": "a", "max_tokens": tokens, "ignore_eos": True}).encode()
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/completions", body, headers), timeout=30) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{url}/v1/completions", completion(), headers), timeout=30
+    ) as answer:
         assert answer.status == 200
         answer.read()
 
@@ -147,14 +153,28 @@ def test_a_start_while_it_drains_brings_it_back(served: Served, name: str) -> No
     eventually(lambda: len(pods(where, namespace, name)) == 1, 40, "one Pod")
 
 
-def test_a_request_that_comes_at_the_last_moment_is_answered(served: Served, name: str) -> None:
-    """It is on its way when the Model is unloaded, and the drain waits for it."""
+def test_a_client_that_is_connected_when_the_model_is_unloaded_gets_its_answer(served: Served, name: str) -> None:
     where, namespace = served.cluster, served.namespace
     begin(served, name, "1", **SLOW)
-    url = address(where, namespace, name)
-    reachable(url)
-    eventually(lambda: "unloadedAt" in status(served, name)["start"], AFTER + 40, "the decision to unload")
-    complete(url, tokens=200)
+    host = address(where, namespace, name).removeprefix("http://")
+    reachable(f"http://{host}")
+    connection = http.client.HTTPConnection(host, timeout=60)
+
+    def decided() -> bool:
+        """A server drops connections that say nothing for a few seconds, so there is always a new one."""
+        nonlocal connection
+        if "unloadedAt" in status(served, name)["start"]:
+            return True
+        connection.close()
+        connection = http.client.HTTPConnection(host, timeout=60)
+        connection.connect()
+        return False
+
+    eventually(decided, AFTER + 40, "the decision to unload")
+    connection.request("POST", "/v1/completions", completion(200), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert (answer.status, len(answer.read()) > 200) == (200, True)
+    connection.close()
     wait_for_phase(where, namespace, name, "Stopped", 60)
 
 
