@@ -128,11 +128,13 @@ def pod(
     reason: str = "",
     message: str = "",
     created: float = 60,
+    address: str = "",
+    port: int = 0,
     labels: Mapping[str, str] | None = None,
     disruption: str = "",
     disrupted_before: float = 10,
 ) -> Manifest:
-    """A server Pod. Times are seconds before NOW."""
+    """A server Pod. Times are seconds before NOW; `port` is that of its server."""
     scheduled = {"type": "PodScheduled", "status": "True" if node else "False"}
     if node:
         scheduled["lastTransitionTime"] = ago(scheduled_before)
@@ -144,7 +146,8 @@ def pod(
         since = ago(disrupted_before)
         target = {"type": "DisruptionTarget", "status": "True", "reason": disruption, "lastTransitionTime": since}
         status["conditions"].append(target)
-    status |= {key: value for key, value in (("reason", reason), ("message", message)) if value}
+    told = {"reason": reason, "message": message, "podIP": address}
+    status |= {key: value for key, value in told.items() if value}
     if containers:
         status["containerStatuses"] = list(containers)
     if init:
@@ -153,19 +156,17 @@ def pod(
     meta = metadata("Pod", name, version, uid, labels=marks, creationTimestamp=ago(created))
     if deleting:
         meta["deletionTimestamp"] = ago()
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": meta,
-        "spec": {"nodeName": node} if node else {},
-        "status": status,
-    }
+    spec: Manifest = {"nodeName": node} if node else {}
+    if port:
+        spec["containers"] = [{"name": "server", "ports": [{"name": names.SERVER_PORT_NAME, "containerPort": port}]}]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status}
 
 
 def serving_pod(name: str = "p", **more: Any) -> Manifest:
     """A Pod whose server answers."""
     running = container(running_for=50, started=True, ready=True)
-    return pod(name, **{"phase": "Running", "node": "n1", "ready": True, "containers": (running,), **more})
+    usual = {"phase": "Running", "node": "n1", "ready": True, "address": "10.0.0.1", "containers": (running,)}
+    return pod(name, **{**usual, **more})
 
 
 def owner(uid: str = MODEL_UID, kind: str = "Model", name: str = "m") -> Manifest:

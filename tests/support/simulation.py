@@ -5,6 +5,7 @@ are carried out, in any order and cut off anywhere.
 """
 
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -12,6 +13,8 @@ import orjson
 from berth.controllers.store import Key, Store
 from berth.planning import names
 from berth.planning.canonical import content_hash
+from berth.planning.load_questions import server_name
+from berth.planning.load_state import Reading, look
 from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
 from berth.planning.world import Apply, Delete, ModelWorld, Plan, format_time
@@ -21,6 +24,7 @@ Manifest = dict[str, Any]
 KEY = Key("Model", builders.NAMESPACE, "m")
 REVISION = "pod-template-hash"
 """Label by which a Deployment tells its Pods apart: of the whole template, whatever Berth thinks of it."""
+SETTLE = 30.0
 
 
 class ConflictError(Exception):
@@ -85,6 +89,13 @@ class Simulation:
         model["metadata"]["generation"] += 1
         self.keep(model)
 
+    def annotate(self, **annotations: str | None) -> None:
+        """The person sets annotations of berth.dev, or takes them away."""
+        model = orjson.loads(orjson.dumps(self.model))
+        given = model["metadata"].get("annotations", {}) | {f"berth.dev/{name}": v for name, v in annotations.items()}
+        model["metadata"]["annotations"] = {name: value for name, value in given.items() if value is not None}
+        self.keep(model)
+
     def carry_out(self, change: Apply | Delete) -> None:
         """One write to a child."""
         self.writes += 1
@@ -106,12 +117,6 @@ class Simulation:
         self.writes += 1
         if ("Pod", name) in self.objects:
             self.end(self.objects["Pod", name])
-
-    def annotate(self, **annotations: str) -> None:
-        """A person gives the Model annotations `berth.dev/…`."""
-        model = orjson.loads(orjson.dumps(self.model))
-        model["metadata"].setdefault("annotations", {}).update({f"berth.dev/{k}": v for k, v in annotations.items()})
-        self.keep(model)
 
     def write_status(self, status: Any) -> None:
         """The status, as it comes back from the API server."""
@@ -151,6 +156,16 @@ class Simulation:
         self.store = Store()
         for manifest in self.objects.values():
             self.store.observe(manifest)
+
+    def look(self, *answers: Reading | None) -> None:
+        """Every server is asked for its load; whoever answers nothing in particular is at rest."""
+        servers = [server_name(pod) for pod in self.store.servers().get(KEY, ())]
+        told = dict(zip_longest(servers, answers[: len(servers)], fillvalue=Reading(0, 0, 0)))
+        loads = self.store.memories.loads
+        if servers:
+            loads[KEY] = look(loads.get(KEY), told, self.status.get("load"), self.now, self.elapsed(), SETTLE)
+        else:
+            loads.pop(KEY, None)
 
     # ---- everybody else --------------------------------------------------------------------------------------
 

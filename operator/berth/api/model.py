@@ -211,7 +211,8 @@ class ModelSpec(ApiType):
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """Servers that run side by side. Leave it out of Git when an autoscaler owns it. 0 stops the Model."""
     state: DesiredState = DesiredState.RUNNING
-    """`Running`, `Stopped`, or `OnDemand` (runs while a ModelRoute points at it or someone wakes it)."""
+    """`Running`, `Stopped`, or `OnDemand`: runs while a ModelRoute points at it, and from a new value of the annotation
+    `berth.dev/start` until `idle.after`."""
     priority: Annotated[int, Field(ge=0, le=1000)] = 100
     """Who loads first and who yields to whom; more is more important."""
     idle: Idle | None = None

@@ -35,7 +35,7 @@ class Idle(ApiType):
     """When a Model that nobody uses is unloaded."""
 
     after: Annotated[Duration, at_least("1s", "idle.after")]
-    """Unload after this long without requests."""
+    """Unload after this long without requests. What a server does not tell is no idleness."""
 
 
 class Rollout(ApiType):

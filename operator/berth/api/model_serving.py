@@ -181,7 +181,7 @@ class Serving(ApiType):
 
 
 class CustomMetrics(ApiType):
-    """How to see whether a custom server is busy: names of gauges in Prometheus format."""
+    """How to see whether a custom server is busy: names of metrics in Prometheus format."""
 
     path: HttpPath = "/metrics"
     """Path of the metrics."""
@@ -189,6 +189,8 @@ class CustomMetrics(ApiType):
     """Metric with the number of requests that are worked on."""
     waiting: Annotated[str, Field(max_length=256)] | None = None
     """Metric with the number of requests that wait."""
+    worked: Annotated[str, Field(max_length=256)] | None = None
+    """Counter that grows with every request. With it, requests that come and go between two looks are seen too."""
 
 
 class Custom(ApiType):

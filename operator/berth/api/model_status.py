@@ -140,7 +140,20 @@ class LoadStatus(ApiType):
     state: LoadState
     """Idle, Busy or Unknown."""
     since: Timestamp | None = None
-    """Since when."""
+    """Since when; of Idle, since the last request that was seen."""
+    mark: Annotated[str, Field(max_length=64)] | None = None
+    """With idle.after: stands for all that the servers have done. While it stays, no request was missed."""
+
+
+class StartStatus(ApiType):
+    """The latest start that was asked for with the annotation berth.dev/start."""
+
+    value: Annotated[str, Field(max_length=253)] | None = None
+    """Value of the annotation that was seen last; another one asks for a start."""
+    at: Timestamp | None = None
+    """When an OnDemand Model was told to start."""
+    unloaded_at: Timestamp | None = None
+    """When it was unloaded after that, because nobody used it for idle.after."""
 
 
 class LastFailure(ApiType):
@@ -241,6 +254,8 @@ class ModelStatus(ApiType):
     """What it waits for."""
     load: LoadStatus | None = None
     """Whether requests are worked on."""
+    start: StartStatus | None = None
+    """The latest start that was asked for."""
     restarts: int | None = None
     """Restarts of the servers that exist."""
     last_failure: LastFailure | None = None

@@ -44,7 +44,9 @@ class CustomServer(Backend):
     def load(self, spec: ModelSpec) -> LoadMetrics | None:
         """The person's metrics; unknown without them."""
         metrics = spec.custom.metrics if spec.custom else None
-        return LoadMetrics(metrics.path, metrics.running, metrics.waiting or "") if metrics else None
+        if metrics is None:
+            return None
+        return LoadMetrics(metrics.path, metrics.running, metrics.waiting or "", worked=metrics.worked or "")
 
     def unload(self, model: str, spec: ModelSpec) -> UnloadRequest | None:
         """The person's request, if there is one."""

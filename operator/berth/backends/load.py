@@ -10,9 +10,10 @@ def sample_sum(text: str, name: str) -> float | None:
     None when there is no sample, or one that is no finite number: then nothing is known. Only the lines of this
     metric are looked at, so that what a server writes about other things cannot hide it.
     """
-    values = re.findall(rf"^{re.escape(name)}(?:\{{.*\}})?[ \t]+(\S+)", text, re.MULTILINE)
+    # An anchor in the pattern would have every line tried; without one its fixed beginning is searched for.
+    found = re.finditer(rf"{re.escape(name)}(?:\{{.*\}})?[ \t]+(\S+)", text)
     try:
-        numbers = [float(value) for value in values]
+        numbers = [float(one[1]) for one in found if one.start() == 0 or text[one.start() - 1] == "\n"]
     except ValueError:
         return None
     return sum(numbers) if numbers and all(map(math.isfinite, numbers)) else None

@@ -70,5 +70,13 @@ class Sglang(Backend):
         )
 
     def load(self, spec: ModelSpec) -> LoadMetrics:
-        """Requests in the running batch and in the queue; the metrics need no key."""
-        return LoadMetrics("/metrics", "sglang:num_running_reqs", "sglang:num_queue_reqs")
+        """Requests in the running batch and in the queue; the metrics need no key.
+
+        Health checks generate a token, and are not counted (`log_metrics` in managers/io_struct.py).
+        """
+        return LoadMetrics(
+            "/metrics",
+            running="sglang:num_running_reqs",
+            waiting="sglang:num_queue_reqs",
+            worked="sglang:num_requests_total",
+        )

@@ -69,4 +69,6 @@ class Tgi(Backend):
 
     def load(self, spec: ModelSpec) -> LoadMetrics:
         """Requests in the running batch and in the queue."""
-        return LoadMetrics("/metrics", "tgi_batch_current_size", "tgi_queue_size")
+        return LoadMetrics(
+            "/metrics", running="tgi_batch_current_size", waiting="tgi_queue_size", worked="tgi_request_count"
+        )

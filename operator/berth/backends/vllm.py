@@ -75,5 +75,10 @@ class Vllm(Backend):
         )
 
     def load(self, spec: ModelSpec) -> LoadMetrics:
-        """Requests in the engine and before it."""
-        return LoadMetrics("/metrics", "vllm:num_requests_running", "vllm:num_requests_waiting")
+        """Requests in the engine and before it; the counter takes in those that were aborted."""
+        return LoadMetrics(
+            "/metrics",
+            running="vllm:num_requests_running",
+            waiting="vllm:num_requests_waiting",
+            worked="vllm:request_success_total",
+        )

@@ -56,6 +56,20 @@ def main() -> None:
     help="Seconds between comparisons of the memory with the API server.",
 )
 @click.option(
+    "--load-interval",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds between questions to a server for its load.",
+)
+@click.option(
+    "--load-settle",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds without requests until a Busy Model is Idle, and without an answer until its load is Unknown.",
+)
+@click.option(
     "--crash-budget",
     default=5,
     show_default=True,
@@ -198,6 +212,8 @@ def operator(
     port: int,
     workers: int,
     sweep_interval: float,
+    load_interval: float,
+    load_settle: float,
     crash_budget: int,
     pod_retry: float,
     image_pull_patience: float,
@@ -255,6 +271,8 @@ def operator(
         port=port,
         workers=workers,
         sweep_interval=sweep_interval,
+        load_interval=load_interval,
+        load_settle=load_settle,
         policy=policy,
         capacity=CapacityPolicy(
             headroom_mib=gpu_headroom,

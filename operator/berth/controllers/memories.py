@@ -1,10 +1,11 @@
-"""What this process remembers of its own writes and of what downloads say; all of it may be lost."""
+"""What this process remembers of its own writes and of what downloads and servers say; all of it may be lost."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from berth.controllers.relations import Key
+from berth.planning.load_state import Load
 from berth.planning.world import Pod, Refusal
 
 _Stubborn = dict[str, tuple[str, frozenset[str]]]
@@ -21,12 +22,15 @@ class Memories:
         self._status_written_at: dict[Key, datetime] = {}
         self.progress: dict[tuple[str, str], Mapping[str, Any]] = {}
         """By place of a Pod: what its download said last."""
+        self.loads: dict[Key, Load] = {}
+        """By key of a Model: what its servers said last."""
 
     def forget(self, key: Key) -> None:
         """It is gone."""
         self._refusals.pop(key, None)
         self._stubborn.pop(key, None)
         self._status_written_at.pop(key, None)
+        self.loads.pop(key, None)
 
     def refuse(self, key: Key, refusal: Refusal) -> None:
         """The API server refused an object: the next plan can say so."""

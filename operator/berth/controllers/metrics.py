@@ -1,6 +1,6 @@
 """What the operator tells Prometheus about itself."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -88,6 +88,16 @@ class Metrics:
             registry=self.registry,
         )
         self.capacity = CapacityMetrics(self.registry)
+        self.load = {
+            number: Gauge(
+                f"berth_model_requests_{number}",
+                f"Requests of a Model that are {number}, in all its servers; absent while not all of them tell",
+                ["namespace", "model"],
+                registry=self.registry,
+            )
+            for number in ("running", "waiting")
+        }
+        self._loads: set[tuple[str, str]] = set()
         self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
 
     def count_download(self, end: DownloadEnd) -> None:
@@ -110,6 +120,26 @@ class Metrics:
         self.cache_bytes.clear()
         for (namespace, name), count in used.items():
             self.cache_bytes.labels(namespace=namespace, cache=name).set(count)
+
+    def show_load(self, namespace: str, model: str, numbers: tuple[float, float] | None) -> None:
+        """Show how many requests a Model has, running and waiting; None when that is not known."""
+        if numbers is None:
+            self._drop_load((namespace, model))
+            return
+        self._loads.add((namespace, model))
+        for gauge, number in zip(self.load.values(), numbers, strict=True):
+            gauge.labels(namespace=namespace, model=model).set(number)
+
+    def keep_loads(self, models: Iterable[tuple[str, str]]) -> None:
+        """Show no load of any Model but these, by namespace and name."""
+        for gone in self._loads - set(models):
+            self._drop_load(gone)
+
+    def _drop_load(self, model: tuple[str, str]) -> None:
+        if model in self._loads:
+            self._loads.remove(model)
+            for gauge in self.load.values():
+                gauge.remove(*model)
 
     def observe_request(self, verb: str, resource: str, status: int, seconds: float) -> None:
         """Count one request to the Kubernetes API; `status` is the HTTP status, 0 when none came."""

@@ -20,6 +20,7 @@ from berth.controllers.capacity_worker import CapacityWorker
 from berth.controllers.carry_out import Executor
 from berth.controllers.events import EventRecorder
 from berth.controllers.health import HealthServer
+from berth.controllers.load_polling import LoadPoller
 from berth.controllers.metrics import Metrics
 from berth.controllers.progress_polling import ProgressPoller
 from berth.controllers.queue import WorkQueue
@@ -47,6 +48,8 @@ class OperatorSettings:
     port: int = 8080
     workers: int = 32
     sweep_interval: float = 600
+    load_interval: float = 5
+    load_settle: float = 30
     election: ElectionSettings = field(default_factory=ElectionSettings)
     policy: Policy = field(default_factory=Policy)
     capacity: CapacityPolicy = field(default_factory=CapacityPolicy)
@@ -110,6 +113,7 @@ class Operator:
         recorder = EventRecorder(gateway, "berth-operator", settings.identity, clock)
         executor = Executor(gateway, store, recorder, self.metrics, clock, queue.add)
         poller = ProgressPoller(store, queue.add)
+        loads = LoadPoller(store, queue.add, self.metrics, clock, settings.load_interval, settings.load_settle)
         logger.info("leading as %s", settings.identity)
         kinds = await fill(store, gateway, settings.namespace)
         # Whoever sees one namespace only cannot know who holds the GPUs of a node.
@@ -130,6 +134,7 @@ class Operator:
             asyncio.create_task(sweeper.run(), name="sweeper"),
             asyncio.create_task(poller.run(), name="progress"),
             *([asyncio.create_task(capacity.run(), name="capacity")] if gated else []),
+            asyncio.create_task(loads.run(), name="loads"),
             asyncio.create_task(self._count(), name="count"),
         ]
         tasks[0].add_done_callback(self._workers_ended)

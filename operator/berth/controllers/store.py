@@ -16,6 +16,7 @@ from berth.controllers.relations import Key, Relations
 from berth.planning import names
 from berth.planning.cache_world import CacheWorld
 from berth.planning.gpu_nodes import GPU_NODE, GpuNodeWorld
+from berth.planning.load_questions import can_be_asked
 from berth.planning.nodes import Node, node_from
 from berth.planning.world import CLAIM, Child, ModelWorld, Pod, Subject, child_from, pod_from, subject_from
 
@@ -295,6 +296,7 @@ class Store:
             progress=self.memories.progress_of(pods),
             decision=self.capacity.decision(key),
             nodes=tuple(node for node, *_ in self._nodes.values()),
+            load=self.memories.loads.get(key),
         )
 
     def _cache_world(self, key: Key, cache: Subject) -> CacheWorld:
@@ -335,6 +337,18 @@ class Store:
     def downloading_pods(self) -> list[Pod]:
         """Pods that can be asked how far their download is."""
         return [pod for pod in self._pods.values() if pod.address and _downloads(pod)]
+
+    def servers(self) -> dict[Key, list[Pod]]:
+        """By key of a Model: Pods whose servers can be asked for their load."""
+        found: defaultdict[Key, list[Pod]] = defaultdict(list)
+        for pod in self._pods.values():
+            if pod.model and can_be_asked(pod):
+                found[Key("Model", pod.namespace, pod.model)].append(pod)
+        return {key: pods for key, pods in found.items() if self._exists(key)}
+
+    def subject(self, key: Key) -> Subject | None:
+        """The Model or ModelCache of that name."""
+        return self._subjects[key.kind].get((key.namespace, key.name))
 
     def phases(self, kind: str = "Model") -> dict[str, int]:
         """How many Models or ModelCaches are in each phase."""

@@ -61,6 +61,10 @@ class Drain:
         """Whoever waits for a drain, waits no longer, now and later."""
         self._skipped.set()
 
+    def look(self) -> Look:
+        """What the server says of its requests now."""
+        return self._server.look(self._metrics) if self._metrics else Look(None, why="nothing tells how many there are")
+
     def run(self) -> str:
         """Wait until the server may end, and say why it may. Never takes longer than its times, whatever happens."""
         began = time.monotonic()

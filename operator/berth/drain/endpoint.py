@@ -1,5 +1,9 @@
-"""Where the kubelet asks for the drain: its answer is what the server's SIGTERM waits for."""
+"""Where the kubelet asks for the drain, and the operator for the load.
 
+The answer to the kubelet is what the server's SIGTERM waits for.
+"""
+
+import json
 import logging
 import socket
 import threading
@@ -8,8 +12,10 @@ from typing import Self
 
 from berth.drain.draining import Drain
 
-DRAIN_PATH = "/drain"  # planning/drain_pod.py renders both; it is too heavy to be imported here
+DRAIN_PATH = "/drain"  # planning/drain_pod.py has them too; it is too heavy to be imported here
+LOAD_PATH = "/load"
 SKIP_PATH = "/skip"
+_PATHS = f"there are GET {DRAIN_PATH}, GET {LOAD_PATH} and POST {SKIP_PATH}"
 
 log = logging.getLogger("berth.drain")
 
@@ -62,9 +68,12 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 5
 
     def do_GET(self) -> None:  # the name that http.server calls
-        """The kubelet's hook."""
+        """The kubelet's hook, and the operator's question for the load."""
+        if self.path == LOAD_PATH:
+            self._tell_load()
+            return
         if self.path != DRAIN_PATH:
-            self._answer(404, f"there are GET {DRAIN_PATH} and POST {SKIP_PATH}")
+            self._answer(404, _PATHS)
             return
         log.info("the server is to end: it finishes its requests")
         ended = self.drain.run()
@@ -74,15 +83,24 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """The operator's order to wait no longer."""
         if self.path != SKIP_PATH:
-            self._answer(404, f"there are GET {DRAIN_PATH} and POST {SKIP_PATH}")
+            self._answer(404, _PATHS)
             return
         self.drain.skip()
         self._answer(200, "the drain is skipped")
 
-    def _answer(self, status: int, text: str) -> None:
+    def _tell_load(self) -> None:
+        """What the server itself says now; 503 when it does not say."""
+        look = self.drain.look()
+        if look.requests is None or look.why:
+            self._answer(503, look.why or "the load is not known")
+            return
+        numbers = {"running": look.requests - look.waiting, "waiting": look.waiting, "worked": look.worked}
+        self._answer(200, json.dumps(numbers), "application/json")
+
+    def _answer(self, status: int, text: str, kind: str = "text/plain") -> None:
         content = f"{text}\n".encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

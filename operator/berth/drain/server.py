@@ -40,7 +40,9 @@ class Look:
     """Running and waiting; None when that is not known."""
     worked: float | None = None
     why: str = ""
-    """Why nothing is known."""
+    """Why the server itself told nothing."""
+    waiting: float = 0.0
+    """Those of the requests that wait."""
 
 
 class Server:
@@ -55,22 +57,22 @@ class Server:
         try:
             status, text = self._ask("GET", metrics.path, "", headers, _LOOK_SECONDS)
         except ConnectionRefusedError:
-            return Look(0)  # nobody listens: it has not begun yet, or has ended
+            return Look(0, why="nobody listens on its port")  # it has not begun yet, or has ended
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Look(None, why=f"{metrics.path} does not answer: {type(error).__name__}")
         if status == metrics.loading_status:
-            return Look(0)
+            return Look(0, why="it loads its weights")
         if status in (401, 403):
             return Look(None, why=f"{metrics.path} wants an API key: give it to the server in serving.env")
         if status != 200:
             return Look(None, why=f"{metrics.path} answers {status}")
-        requests = 0.0
-        for name in filter(None, (metrics.running, metrics.waiting)):
-            value = sample_sum(text, name)
+        numbers = {name: sample_sum(text, name) for name in (metrics.running, metrics.waiting) if name}
+        for name, value in numbers.items():
             if value is None:
                 return Look(None, why=f"{metrics.path} has no number for {name}")
-            requests += value
-        return Look(requests, sample_sum(text, metrics.worked) if metrics.worked else None)
+        waiting = numbers.get(metrics.waiting) or 0.0
+        worked = sample_sum(text, metrics.worked) if metrics.worked else None
+        return Look((numbers[metrics.running] or 0.0) + waiting, worked, waiting=waiting)
 
     def unload(self, request: Unload, seconds: float) -> str:
         """Have the GPU memory freed. What came of it, in words."""

@@ -105,7 +105,7 @@ def _stopped(facts: Facts) -> Verdict | None:
     messages = {
         Reason.STOPPED_BY_USER: "stopped by spec.state; set it to Running to start",
         Reason.SCALED_TO_ZERO: "spec.replicas is 0; raise it to start",
-        Reason.IDLE: "starts when a ModelRoute points at it or the annotation berth.dev/start gets a value",
+        Reason.IDLE: "nobody uses it; give the annotation berth.dev/start a new value to start it",
     }
     return Verdict(Phase.STOPPED, True, facts.stop_reason, messages[facts.stop_reason], False, False, False)
 

@@ -16,6 +16,7 @@ Manifest = dict[str, Any]
 PRE_STOP_SECONDS = 5
 """Time for kube-proxy and gateways to take a leaving Pod out before the server is told to end."""
 DRAIN_PATH = "/drain"
+LOAD_PATH = "/load"
 SKIP_PATH = "/skip"
 _SMALL = {"cpu": "10m", "memory": "32Mi"}
 _BOUND = {"cpu": "100m", "memory": "64Mi"}

@@ -42,7 +42,7 @@ from berth.planning.rollout import (
     previous_template,
     template_mark,
 )
-from berth.planning.starting import start_value
+from berth.planning.starting import Start, current_start, remembered
 from berth.planning.weights import Stored
 from berth.planning.world import Manifest, ModelWorld, Subject
 
@@ -69,6 +69,8 @@ class Intent:
     door: Door
     forced: bool
     """Whether servers end without being drained."""
+    start: Start
+    """The start that counts now."""
     recovery: Steps
     """What failures ask for."""
     demand: Demand | None = None
@@ -90,7 +92,14 @@ def intend(
     deployment = child.manifest() if child else None
     provisioning = keep_what_serves(provision(world, spec), world, spec, deployment)
     template, inputs = _template(subject, spec, provisioning, deployment, policy, share_of(deployment))
-    wanted, stop_reason = wanted_replicas(spec, subject.annotations)
+    start = current_start(
+        remembered(subject.status),
+        subject.annotations,
+        on_demand=spec.state is DesiredState.ON_DEMAND,
+        serves=bool(deployment and deployment["spec"].get("replicas")),
+        now=now,
+    )
+    wanted, stop_reason = wanted_replicas(spec, asked_for=start.awake or world.routed)
     digest = template_hash(template.body) if template else ""
     identity = ModelIdentity(subject.namespace, subject.name, subject.uid)
     downloads = provisioning.way is Way.EPHEMERAL
@@ -159,6 +168,7 @@ def intend(
         need=need,
         estimate=guess,
         recovery=recovery,
+        start=start,
     )
 
 
@@ -246,11 +256,11 @@ def _template(
     return Template(previous, False), annotation(deployment, names.TEMPLATE_INPUTS_ANNOTATION)
 
 
-def wanted_replicas(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[int, Reason | None]:
-    """Replicas that should serve, and the reason for none."""
+def wanted_replicas(spec: ModelSpec, *, asked_for: bool) -> tuple[int, Reason | None]:
+    """Replicas that should serve, and the reason for none. `asked_for` is what an OnDemand Model waits for."""
     if spec.state is DesiredState.STOPPED:
         return 0, Reason.STOPPED_BY_USER
-    if spec.state is DesiredState.ON_DEMAND and not start_value(annotations):
+    if spec.state is DesiredState.ON_DEMAND and not asked_for:
         return 0, Reason.IDLE
     if spec.replicas == 0:
         return 0, Reason.SCALED_TO_ZERO

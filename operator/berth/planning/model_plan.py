@@ -19,6 +19,7 @@ from berth.planning.errors import InvalidSpecError, first_error
 from berth.planning.failures import Circumstances, Failure, diagnose, shown, unschedulable, worst
 from berth.planning.forced_stop import hurries
 from berth.planning.gpu_standing import GpuStanding, gpu_notes, gpu_standing
+from berth.planning.idling import idling
 from berth.planning.intent import Intent, intend
 from berth.planning.model_status import (
     build_status,
@@ -27,6 +28,7 @@ from berth.planning.model_status import (
     only_progress_differs,
     only_words_differ,
     same,
+    shown_load,
 )
 from berth.planning.own_download import downloading
 from berth.planning.policy import Policy
@@ -325,6 +327,8 @@ def _report(
         gpus,
         troubles.memory.shown(subject.uid, policy) if troubles else subject.status.get("recovery"),
     )
+    if intent is not None:
+        waits += _note_use(status, world, intent, now)
     if intent is not None and intent.door.wait is not None:
         waits.append(intent.door.wait)
     if intent is not None and intent.held and not facts.outdated:
@@ -348,6 +352,20 @@ def _report(
             if verdict.stalled and _breaks(verdict.reason, own=own):
                 waits.append(0.0)  # the servers are stopped once the status says why
     return replace(plan, look_again=min(waits, default=None))
+
+
+def _note_use(status: dict[str, Any], world: ModelWorld, intent: Intent, now: datetime) -> list[float]:
+    """Write down the load and the start, or that the Model is unloaded because nobody uses it. Times to look again.
+
+    It is unloaded once the status says so, and so with the next look.
+    """
+    idle = idling(intent.spec, intent.start, world.load, now, routed=world.routed)
+    start = (intent.start.unloaded(now) if idle.unload else intent.start).to_status()
+    used = {"load": shown_load(world, intent.spec), "start": start}
+    status |= {field: value for field, value in used.items() if value}
+    if idle.unload:
+        return [0.0]
+    return [] if idle.look_again is None else [idle.look_again]
 
 
 def _status_wait(

@@ -5,15 +5,17 @@ from datetime import datetime
 from typing import Any
 
 from berth.api.model import ModelSpec
-from berth.api.model_status import Phase
+from berth.api.model_status import LoadState, Phase
 from berth.backends.registry import backend_for
 from berth.planning import names
 from berth.planning.conditions import CONDITIONS, Facts, Verdict, stamp
 from berth.planning.failures import Failure, Known
 from berth.planning.gpu_standing import GpuStanding
+from berth.planning.idling import idle_note
+from berth.planning.load_questions import can_be_asked
 from berth.planning.provisioning import Provisioning, Way
 from berth.planning.reasons import Reason
-from berth.planning.world import Pod, Subject, format_time, parse_time
+from berth.planning.world import ModelWorld, Pod, Subject, format_time, parse_time
 
 
 def service_url(subject: Subject, spec: ModelSpec) -> str:
@@ -39,7 +41,7 @@ def build_status(
     previous = subject.status
     living = [pod for pod in pods if pod.living]
     ready = facts.ready
-    notes = backend_for(spec.backend).notes if spec else ()
+    notes = (*backend_for(spec.backend).notes, *filter(None, [idle_note(spec)])) if spec else ()
     status: dict[str, Any] = {
         "observedGeneration": subject.generation,
         "phase": verdict.phase.value,
@@ -80,9 +82,9 @@ def build_status(
         status["recovery"] = dict(recovery)
     if provisioning is not None and provisioning.shown:
         status["provisioning"] = dict(provisioning.shown)
-    elif spec is None and "provisioning" in previous:
-        status["provisioning"] = previous["provisioning"]
     admitted = gpus is not None and bool(gpus.admitted)
+    if spec is None:
+        status |= {field: previous[field] for field in ("provisioning", "load", "start") if field in previous}
     timeline = _timeline(subject, verdict, pods, now, _are_there(provisioning, facts), admitted)
     if timeline:
         status["timeline"] = timeline
@@ -93,6 +95,20 @@ def build_status(
 
 def _some(name: str, values: list[str]) -> dict[str, Any]:
     return {name: values} if values else {}
+
+
+def shown_load(world: ModelWorld, spec: ModelSpec) -> Mapping[str, Any] | None:
+    """The load as the status shows it; what was written last while this process has not asked the servers."""
+    if not any(can_be_asked(pod) for pod in world.pods):
+        return None
+    if backend_for(spec.backend).load(spec) is None:
+        return {"state": LoadState.UNKNOWN.value}  # for ever: nobody is asked
+    if world.load is None:
+        shown: Mapping[str, Any] | None = world.subject.status.get("load")
+        return shown
+    state, since, mark = world.load.shown()
+    # Without idle.after nobody wants to know what the servers had done until then.
+    return {"state": state.value, "since": since, **({"mark": mark} if mark and spec.idle else {})}
 
 
 def _are_there(provisioning: Provisioning | None, facts: Facts) -> bool:

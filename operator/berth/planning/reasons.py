@@ -88,7 +88,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.SCALED_TO_ZERO: Explanation("`spec.replicas` is 0, and no server is left.", "Raise `spec.replicas`."),
     Reason.IDLE: Explanation(
-        "The Model is OnDemand, and nothing asks for it.", "Point a ModelRoute at it, or wake it with `kubectl model`."
+        "The Model is OnDemand, and nothing asks for it, or nobody has used it for `idle.after`.",
+        "Give the annotation `berth.dev/start` a new value, or point a ModelRoute at it.",
     ),
     Reason.VALID: Explanation("Berth can carry out the spec."),
     Reason.GPUS_RESERVED: Explanation("Every replica may ask for its GPUs, or has them."),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -12,6 +12,9 @@ from berth.planning import names
 from berth.planning.capacity.decision import Decision
 from berth.planning.capacity.world import Demand
 from berth.planning.nodes import Node
+
+if TYPE_CHECKING:
+    from berth.planning.load_state import Load
 
 Manifest = dict[str, Any]
 
@@ -116,6 +119,8 @@ class Pod:
     disruption: str = ""
     """Who ends it, if not a person: the reason of the condition DisruptionTarget."""
     disrupted_since: datetime | None = None
+    port: int = 0
+    """Where its server listens; 0 when its spec does not tell."""
 
     @property
     def living(self) -> bool:
@@ -166,6 +171,12 @@ def _container(status: Mapping[str, Any], initial: bool) -> Container:
         last_terminated=_termination(status.get("lastState")),
         initial=initial,
     )
+
+
+def _server_port(spec: Mapping[str, Any]) -> int:
+    """The port of that name, of whichever container."""
+    ports = (port for container in spec.get("containers") or () for port in container.get("ports") or ())
+    return next((port["containerPort"] for port in ports if port.get("name") == names.SERVER_PORT_NAME), 0)
 
 
 def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -220,6 +231,7 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
         unschedulable_since=parse_time(scheduled.get("lastTransitionTime")) if unschedulable and not gates else None,
         disruption=disrupted.get("reason", ""),
         disrupted_since=parse_time(disrupted.get("lastTransitionTime")),
+        port=_server_port(manifest.get("spec") or {}),
     )
 
 
@@ -341,6 +353,11 @@ class ModelWorld:
     def lost_nodes(self) -> frozenset[str]:
         """Names of the Nodes that do not answer."""
         return frozenset(node.name for node in self.nodes if node.lost)
+
+    load: "Load | None" = None
+    """What its servers say of their requests; None while this process has not asked them."""
+    routed: bool = False
+    """Whether a ModelRoute points at it. There are none yet."""
 
     def child(self, kind: str) -> Child | None:
         """The child of that kind with the Model's name."""

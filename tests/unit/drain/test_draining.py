@@ -57,7 +57,7 @@ def test_what_is_no_finite_number_says_nothing() -> None:
 
 def test_running_and_waiting_requests_count(server: ServerBeside) -> None:
     server.text = PAGE
-    assert look(server, Metrics("/metrics", "busy", "queued", "busy_total")) == Look(6.5, worked=7)
+    assert look(server, Metrics("/metrics", "busy", "queued", "busy_total")) == Look(6.5, worked=7, waiting=4.5)
 
 
 def test_a_metric_that_is_missing_means_that_nothing_is_known(server: ServerBeside) -> None:
@@ -86,7 +86,7 @@ def test_the_key_goes_along(server: ServerBeside) -> None:
 def test_where_nobody_listens_there_are_no_requests() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    assert Server("127.0.0.1", port).look(METRICS) == Look(0)
+    assert Server("127.0.0.1", port).look(METRICS).requests == 0
 
 
 # ---- idle for long enough ----------------------------------------------------------------------------------------

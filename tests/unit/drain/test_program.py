@@ -1,9 +1,11 @@
 """The sidecar as a process: what the kubelet sees of it."""
 
 import http.client
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.planning.drain_pod import DRAIN_PATH
+from berth.planning.drain_pod import DRAIN_PATH, LOAD_PATH
 from unit.drain.server_beside import ServerBeside
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,6 +94,26 @@ def test_a_drain_is_skipped_by_order(server: ServerBeside) -> None:
     threading.Timer(0.5, lambda: sidecar.ask("POST", "/skip")).start()
     assert sidecar.ask()[1].startswith("the drain is skipped")
     assert sidecar.ask(path="/other")[0] == 404
+    sidecar.end()
+
+
+def test_it_tells_the_load_of_its_server(server: ServerBeside) -> None:
+    server.text = "busy 2\nqueued 3\nbusy_total 7\n"
+    sidecar = Sidecar(server, "--waiting=queued", "--worked=busy_total", "--loading-status=503")
+    status, told = sidecar.ask(path=LOAD_PATH)
+    assert (status, json.loads(told)) == (200, {"running": 2, "waiting": 3, "worked": 7})
+    server.status = 503
+    assert sidecar.ask(path=LOAD_PATH) == (503, "it loads its weights\n")
+    server.status = 401
+    assert sidecar.ask(path=LOAD_PATH)[0] == 503
+    sidecar.end()
+
+
+def test_nothing_is_no_load(server: ServerBeside) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    sidecar = Sidecar(server, f"--server-port={port}")
+    assert sidecar.ask(path=LOAD_PATH) == (503, "nobody listens on its port\n")
     sidecar.end()
 
 

@@ -13,7 +13,6 @@ from berth.planning import names
 from berth.planning.closing import CLOSED_SECONDS
 from berth.planning.model_plan import decide
 from berth.planning.policy import Policy
-from berth.planning.starting import START_ANNOTATION
 from berth.planning.world import Apply, Plan, format_time
 from support import builders
 from support.kstatus import kstatus
@@ -110,11 +109,11 @@ def test_a_stopped_model_starts_again_with_a_new_timeline(serving: Simulation) -
     assert serving.status["timeline"]["readyAt"] > serving.status["timeline"]["queuedAt"]
 
 
-def test_an_on_demand_model_sleeps_until_it_is_woken() -> None:
+def test_an_on_demand_model_sleeps_until_it_is_started() -> None:
     cluster = Simulation(state="OnDemand")
     cluster.settle()
     assert cluster.status["phase"] == "Stopped"
-    cluster.keep({**cluster.model, "metadata": {**cluster.model["metadata"], "annotations": {START_ANNOTATION: "me"}}})
+    cluster.annotate(start="me")
     cluster.settle()
     assert cluster.status["phase"] == "Ready"
 
