@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from berth import __version__
+from berth.cli.uninstall import uninstall
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +29,12 @@ def main() -> None:
     show_default=True,
     envvar="POD_NAMESPACE",
     help="Where the Lease of the election is.",
+)
+@click.option(
+    "--config-map",
+    default="berth-operator",
+    show_default=True,
+    help="ConfigMap beside the Lease in which `berth uninstall` has all Models stopped.",
 )
 @click.option(
     "--host",
@@ -54,6 +61,20 @@ def main() -> None:
     show_default=True,
     type=click.FloatRange(min=1),
     help="Seconds between comparisons of the memory with the API server.",
+)
+@click.option(
+    "--orphans-policy",
+    default="Report",
+    show_default=True,
+    type=click.Choice(["Report", "Delete"]),
+    help="What becomes of objects that Berth made and that belong to nobody. Claims are never deleted.",
+)
+@click.option(
+    "--orphans-grace",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that an object has to belong to nobody before that.",
 )
 @click.option(
     "--crash-budget",
@@ -124,10 +145,13 @@ def operator(
     kubeconfig: Path | None,
     namespace: str | None,
     lease_namespace: str,
+    config_map: str,
     host: str,
     port: int,
     workers: int,
     sweep_interval: float,
+    orphans_policy: str,
+    orphans_grace: float,
     crash_budget: int,
     image_pull_patience: float,
     config_patience: float,
@@ -146,7 +170,7 @@ def operator(
     from berth.cluster.connection import ConnectError
     from berth.cluster.errors import ApiError
     from berth.controllers.operator import Operator, OperatorSettings
-    from berth.planning.policy import Policy
+    from berth.planning.policy import OrphansPolicy, Policy
     from berth.planning.render_settings import PUBLISHED_IMAGE, Peer, RenderSettings
 
     _configure_logging(log_format, log_level)
@@ -158,6 +182,8 @@ def operator(
             ephemeral_max=ephemeral_max,
             allow_unsafe_pod_template=allow_unsafe_pod_templates,
         ),
+        orphans=OrphansPolicy(orphans_policy),
+        orphans_grace=orphans_grace,
         crash_budget=crash_budget,
         image_pull_patience=image_pull_patience,
         config_patience=config_patience,
@@ -168,6 +194,7 @@ def operator(
         kubeconfig=kubeconfig,
         namespace=namespace,
         lease_namespace=lease_namespace,
+        config_map=config_map,
         host=host,
         port=port,
         workers=workers,
@@ -260,6 +287,9 @@ def drain(arguments: tuple[str, ...]) -> None:
     from berth.drain.__main__ import main as run
 
     sys.exit(run(arguments))
+
+
+main.add_command(uninstall)
 
 
 def _parse_quantity(value: str) -> str:

@@ -86,6 +86,12 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.orphans = Gauge(
+            "berth_orphans",
+            "Objects of ours and GPU processes that belong to nobody",
+            ["kind"],
+            registry=self.registry,
+        )
         self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
 
     def count_download(self, end: DownloadEnd) -> None:
@@ -108,6 +114,11 @@ class Metrics:
         self.cache_bytes.clear()
         for (namespace, name), count in used.items():
             self.cache_bytes.labels(namespace=namespace, cache=name).set(count)
+
+    def count_orphans(self, counts: Mapping[str, int]) -> None:
+        """Show how many orphans of each kind there are."""
+        for kind, count in counts.items():
+            self.orphans.labels(kind=kind).set(count)
 
     def observe_request(self, verb: str, resource: str, status: int, seconds: float) -> None:
         """Count one request to the Kubernetes API; `status` is the HTTP status, 0 when none came."""

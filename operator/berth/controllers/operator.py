@@ -20,8 +20,10 @@ from berth.controllers.carry_out import Executor
 from berth.controllers.events import EventRecorder
 from berth.controllers.health import HealthServer
 from berth.controllers.metrics import Metrics
+from berth.controllers.orphan_hunt import OrphanHunt
 from berth.controllers.progress_polling import ProgressPoller
 from berth.controllers.queue import WorkQueue
+from berth.controllers.stop_switch import StopSwitch
 from berth.controllers.store import Key, Store
 from berth.controllers.sweep import Sweeper, fill
 from berth.controllers.watching import Watches, stop_on_signals
@@ -40,6 +42,8 @@ class OperatorSettings:
     """The only namespace to serve; None serves all."""
     lease_namespace: str = "berth-system"
     lease_name: str = "berth-operator"
+    config_map: str = "berth-operator"
+    """Where an uninstallation says that all Models are to stop; in the namespace of the Lease."""
     identity: str = field(default_factory=lambda: os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}")
     host: str = "0.0.0.0"  # noqa: S104 - probes and scrapers reach a Pod from outside
     port: int = 8080
@@ -110,7 +114,12 @@ class Operator:
         poller = ProgressPoller(store, queue.add)
         logger.info("leading as %s", settings.identity)
         kinds = await fill(store, gateway, settings.namespace)
-        sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, kinds, settings.sweep_interval)
+        switch = StopSwitch(gateway, settings.lease_namespace, settings.config_map, store, queue.add)
+        await switch.read()
+        hunt = OrphanHunt(store, gateway, settings.namespace, kinds, settings.policy, recorder, self.metrics, clock)
+        sweeper = Sweeper(
+            store, gateway, settings.namespace, queue.add, self.metrics, kinds, settings.sweep_interval, hunt.look
+        )
         for key in store.all_keys():
             queue.add(key)
         gc.collect()
@@ -120,6 +129,7 @@ class Operator:
             asyncio.create_task(workers.run(), name="workers"),
             asyncio.create_task(sweeper.run(), name="sweeper"),
             asyncio.create_task(poller.run(), name="progress"),
+            asyncio.create_task(switch.run(), name="stop-switch"),
             asyncio.create_task(self._count(), name="count"),
         ]
         tasks[0].add_done_callback(self._workers_ended)

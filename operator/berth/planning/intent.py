@@ -25,6 +25,7 @@ from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import Reason
 from berth.planning.rollout import Template, allowed_replicas, choose_strategy, choose_template, previous_template
+from berth.planning.uninstalling import is_uninstalled
 from berth.planning.weights import Stored
 from berth.planning.world import Manifest, ModelWorld, Subject
 
@@ -62,7 +63,7 @@ def intend(world: ModelWorld, spec: ModelSpec, *, given_up: bool, policy: Policy
     deployment = child.manifest() if child else None
     provisioning = keep_what_serves(provision(world, spec), world, spec, deployment)
     template, inputs = _template(subject, spec, provisioning, deployment, policy)
-    wanted, stop_reason = wanted_replicas(spec, subject.annotations)
+    wanted, stop_reason = wanted_replicas(spec, subject.annotations, uninstalling=is_uninstalled(world))
     strategy, _ = choose_strategy(spec)
     digest = template_hash(template.body) if template else ""
     replicas = allowed_replicas(wanted, strategy, digest, world.pods, deployment) if template else wanted
@@ -125,15 +126,17 @@ def _template(
     return Template(previous, False), _annotation(deployment, names.TEMPLATE_INPUTS_ANNOTATION)
 
 
-def wanted_replicas(spec: ModelSpec, annotations: Mapping[str, str]) -> tuple[int, Reason | None]:
-    """Replicas that should serve, and the reason for none."""
+def wanted_replicas(
+    spec: ModelSpec, annotations: Mapping[str, str], *, uninstalling: bool = False
+) -> tuple[int, Reason | None]:
+    """Replicas that should serve, and the reason for none: the Model's own first, which outlasts an uninstallation."""
     if spec.state is DesiredState.STOPPED:
         return 0, Reason.STOPPED_BY_USER
     if spec.state is DesiredState.ON_DEMAND and WAKE_ANNOTATION not in annotations:
         return 0, Reason.IDLE
     if spec.replicas == 0:
         return 0, Reason.SCALED_TO_ZERO
-    return spec.replicas, None
+    return (0, Reason.OPERATOR_UNINSTALLING) if uninstalling else (spec.replicas, None)
 
 
 # ---- servers that run keep the weights they have ----------------------------------------------------------------

@@ -30,6 +30,7 @@ from berth.planning.own_download import downloading
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import BREAKER, Reason
+from berth.planning.uninstalling import take_down
 from berth.planning.world import Child, ModelWorld, Note, Plan, Subject, parse_time
 
 _POD_NEWS = 1.0
@@ -59,11 +60,9 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
         tripped = _tripped(subject, provision(world, spec))
         intent = intend(world, spec, given_up=tripped is not None, policy=policy, now=now)
     except ValidationError as error:
-        return _report(world, None, _facts_of_invalid(world, *first_error(error)), Changes(()), None, now, policy)
+        return _refuse(world, *first_error(error), now, policy)
     except InvalidSpecError as error:
-        return _report(
-            world, None, _facts_of_invalid(world, error.field, error.message), Changes(()), None, now, policy
-        )
+        return _refuse(world, error.field, error.message, now, policy)
     observed = {child.kind: child for child in world.children if child.name == subject.name}
     if intent.waits_with_deployment:
         observed.pop("Deployment", None)
@@ -79,6 +78,12 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     troubles = _troubles(world, intent, policy, now)
     facts = _facts(world, intent, changes, troubles, tripped)
     return _report(world, intent, facts, changes, troubles, now, policy)
+
+
+def _refuse(world: ModelWorld, field: str, message: str, now: datetime, policy: Policy) -> Plan:
+    """The Plan for a spec that cannot be carried out: what runs goes on, as long as Berth is here."""
+    changes = Changes(take_down(world))
+    return _report(world, None, _facts_of_invalid(world, field, message), changes, None, now, policy)
 
 
 def _without_predecessor(world: ModelWorld) -> ModelWorld:

@@ -98,6 +98,8 @@ class Pod:
     unready_since: datetime | None
     """Since when it is not ready: since it has a node, if it never was."""
     containers: tuple[Container, ...]
+    owner_kind: str = ""
+    """Kind of the controller; empty when it has none."""
 
     @property
     def living(self) -> bool:
@@ -188,6 +190,7 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
             *(_container(c, initial=True) for c in status.get("initContainerStatuses") or ()),
             *(_container(c, initial=False) for c in status.get("containerStatuses") or ()),
         ),
+        owner_kind=_controller(metadata).get("kind", ""),
     )
 
 
@@ -300,6 +303,8 @@ class ModelWorld:
     """The ModelCache that keeps its weights; None when it needs none or there is none."""
     progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name of a Pod: what its download says of itself."""
+    uninstalling: bool | None = False
+    """Whether Berth is uninstalled and all servers are to stop; None while nothing says so or otherwise."""
 
     def child(self, kind: str) -> Child | None:
         """The child of that kind with the Model's name."""
