@@ -52,7 +52,7 @@ class OrphanHunt:
         if replica_sets is None:
             unknown |= {REPLICA_SET}
         things: tuple[Thing, ...] = (*self._store.everything(), *(replica_sets or ()))
-        world = OrphanWorld(things, unknown, await self._living_pods(things))
+        world = OrphanWorld(things, unknown, await self._living_pods(things), self._namespace)
         findings = find_orphans(world, self._since, self._clock(), self._policy)
         self._since = dict(findings.since)
         self._told &= self._since.keys()
@@ -79,12 +79,10 @@ class OrphanHunt:
         """uids of all Pods, asked for only if GPUs have processes of others than ours; None when not known."""
         own = frozenset(thing.uid for thing in things if isinstance(thing, Pod))
         gpu_nodes = [thing for thing in things if isinstance(thing, Child) and thing.kind == GPU_NODE]
-        if reported_pods(node.manifest() for node in gpu_nodes) <= own:
+        if reported_pods((node.manifest() for node in gpu_nodes), self._namespace) <= own:
             return own
-        if self._namespace is not None:
-            return None  # GPUs have no namespace, and Pods of others are none of our business
         try:
-            listed, _ = await self._gateway.list(resources.PODS, metadata_only=True)
+            listed, _ = await self._gateway.list(resources.PODS, namespace=self._namespace, metadata_only=True)
         except ForbiddenError:
             return None
         return own | pod_uids(listed)

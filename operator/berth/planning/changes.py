@@ -37,10 +37,10 @@ def plan_changes(
 ) -> Changes:
     """The writes for the children of one Model or ModelCache. All mappings are by kind.
 
-    Only objects seen with our controller ownerReference are applied with force. Those, and what a namesake has left
-    behind, are deleted when they are not wanted. Another's object is never written: `NameConflict` says so. The first
-    Deployment waits until everything else has been seen: no server starts before it is guarded and reachable, and a
-    thousand new Models get their quick objects before the control plane is busy with a thousand Pods.
+    Only objects seen with our controller ownerReference are applied with force and deleted. Another's object is
+    never written: `NameConflict` says so. The first Deployment waits until everything else has been seen: no server
+    starts before it is guarded and reachable, and a thousand new Models get their quick objects before the control
+    plane is busy with a thousand Pods.
     """
     writes: list[Apply | Delete] = []
     invalid: tuple[str, str] | None = None
@@ -71,7 +71,7 @@ def plan_changes(
         elif write is not None:
             writes.append(write)
     for kind, child in observed.items():
-        if kind not in wanted_kinds and _is_ours(subject, child) and not child.deleting:
+        if kind not in wanted_kinds and child.owner_uid == subject.uid and not child.deleting:
             writes.append(Delete(kind, child.namespace, child.name, child.uid, child.resource_version))
     return Changes(tuple(writes), invalid, refused, min(waits, default=None))
 
@@ -83,10 +83,12 @@ def _hash(manifest: Manifest) -> str:
 
 def _foreign(subject: Subject, child: Child) -> str | None:
     """Why an object with our child's name is another's; None when it is ours, or was and lost its owner."""
+    if child.owner_uid == subject.uid:
+        return None
     if child.deleting:
         return None  # it is about to go: nothing is written to it meanwhile, see _apply
-    if _is_ours(subject, child):
-        return None
+    if not child.owner_uid and _named_owner(subject, child) == subject.name:
+        return None  # orphaned on purpose, or a claim that outlives its cache: the recreated one adopts its own
     if left_by_predecessor(subject, child):
         return None
     whose = f"controlled by {child.owner_kind} of another owner" if child.owner_uid else "not made by Berth"
@@ -94,14 +96,6 @@ def _foreign(subject: Subject, child: Child) -> str | None:
         f"{child.kind} {child.name} exists already and is {whose}; Berth leaves it alone. "
         f"Give the {subject.kind} another metadata.name or remove that {child.kind}"
     )
-
-
-def _is_ours(subject: Subject, child: Child) -> bool:
-    """Whether it is a child of the subject, or has no owner and its labels say so.
-
-    That was orphaned on purpose, or is a claim that outlives its cache: the recreated one adopts its own.
-    """
-    return child.owner_uid == subject.uid or (not child.owner_uid and _named_owner(subject, child) == subject.name)
 
 
 def _named_owner(subject: Subject, child: Child) -> str:

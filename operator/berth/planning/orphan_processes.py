@@ -39,14 +39,19 @@ class LostProcess:
         )
 
 
-def lost_processes(gpu_node: Mapping[str, Any], living_pods: frozenset[str]) -> Iterator[LostProcess]:
-    """The processes in the report of one node whose Pod is not among `living_pods`, each once."""
+def lost_processes(
+    gpu_node: Mapping[str, Any], living_pods: frozenset[str], namespace: str | None = None
+) -> Iterator[LostProcess]:
+    """The processes in the report of one node whose Pod is not among `living_pods`, each once.
+
+    With a `namespace`, nothing is said of Pods that were not certainly in it.
+    """
     status = gpu_node.get("status") or {}
     looked_at = parse_time(status.get("lastWrittenAt"))
     found: dict[tuple[int, str], LostProcess] = {}
-    for process in _processes(status):
-        uid, pid = process.get("podUid"), process["pid"]
-        if not uid or process.get("foreign") or uid in living_pods:
+    for process in _of_pods(status, namespace):
+        uid, pid = process["podUid"], process["pid"]
+        if uid in living_pods:
             continue
         used = process.get("memoryMiB")
         if (before := found.get((pid, uid))) is not None:
@@ -59,10 +64,10 @@ def lost_processes(gpu_node: Mapping[str, Any], living_pods: frozenset[str]) -> 
     yield from found.values()
 
 
-def reported_pods(gpu_nodes: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """uids of the Pods that have processes on GPUs."""
+def reported_pods(gpu_nodes: Iterable[Mapping[str, Any]], namespace: str | None = None) -> frozenset[str]:
+    """uids of the Pods that have processes on GPUs; with a `namespace`, of those that were certainly in it."""
     statuses = (gpu_node.get("status") or {} for gpu_node in gpu_nodes)
-    return frozenset(p["podUid"] for status in statuses for p in _processes(status) if p.get("podUid"))
+    return frozenset(process["podUid"] for status in statuses for process in _of_pods(status, namespace))
 
 
 def pod_uids(pods: Iterable[Mapping[str, Any]]) -> frozenset[str]:
@@ -75,6 +80,9 @@ def pod_uids(pods: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _processes(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _of_pods(status: Mapping[str, Any], namespace: str | None) -> Iterator[Mapping[str, Any]]:
+    """The processes that belong to a Pod."""
     for gpu in status.get("gpus") or ():
-        yield from gpu.get("processes") or ()
+        for process in gpu.get("processes") or ():
+            if process.get("podUid") and (namespace is None or process.get("namespace") == namespace):
+                yield process

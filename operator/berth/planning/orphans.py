@@ -20,9 +20,22 @@ Thing = Subject | Child | Pod | Node
 REPLICA_SET = "ReplicaSet"
 _OWNERS = frozenset({"Model", "ModelCache", "Node", "Deployment", REPLICA_SET, "Job"})
 """Kinds that own objects of ours. What another kind owns is that one's affair."""
-_ADOPTED = ("Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget", CLAIM, GPU_NODE)
-"""Kinds that a Model, ModelCache or Node takes over when it is made anew."""
-ORPHAN_KINDS = ("Service", "Deployment", REPLICA_SET, "Job", "Pod", *_ADOPTED[2:], GPU_PROCESS)
+_ADOPTED = ("Deployment", "Service", "NetworkPolicy", CLAIM, GPU_NODE)
+"""Kinds that a Model, ModelCache or Node always takes over, be it late."""
+_BUDGET = "PodDisruptionBudget"
+"""Taken over as well, at once, or not at all: one server needs none."""
+ORPHAN_KINDS = (
+    "Service",
+    "Deployment",
+    REPLICA_SET,
+    "Job",
+    "Pod",
+    "NetworkPolicy",
+    _BUDGET,
+    CLAIM,
+    GPU_NODE,
+    GPU_PROCESS,
+)
 """Everything that can be left behind, in the order in which it is deleted: nothing new comes to servers that end."""
 
 
@@ -35,7 +48,9 @@ class OrphanWorld:
     unknown: frozenset[str] = frozenset()
     """Kinds of owners that may not be seen: nothing is said of what they own."""
     living_pods: frozenset[str] | None = frozenset()
-    """uids of all Pods in the cluster, whoever made them; None when that is not known."""
+    """uids of all Pods, whoever made them; None when that is not known."""
+    namespace: str | None = None
+    """The only one whose Pods are known; None when they all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +176,8 @@ def _message(thing: Child | Pod, kind: str, maker: tuple[str, str, str], maker_e
     owner = f"its {thing.owner_kind} no longer exists" if thing.owner_uid else "it has no owner"
     if deletes:
         return f"{made}, and {owner}; it is deleted"
-    take_over = f"make the {whose} anew to have it taken over, or delete it"
-    return f"{made}, and {owner}; {take_over if kind in _ADOPTED and not maker_exists else 'delete it'}"
+    taken_over = kind in (*_ADOPTED, _BUDGET) and not maker_exists
+    return f"{made}, and {owner}; {f'make the {whose} anew to have it taken over, or ' if taken_over else ''}delete it"
 
 
 def _processes(world: OrphanWorld, living_pods: frozenset[str]) -> Iterator[Orphan]:
@@ -170,7 +185,7 @@ def _processes(world: OrphanWorld, living_pods: frozenset[str]) -> Iterator[Orph
         thing for thing in world.things if isinstance(thing, Child) and thing.kind == GPU_NODE and thing.body != b"{}"
     )
     for node in gpu_nodes:
-        for process in lost_processes(node.manifest(), living_pods):
+        for process in lost_processes(node.manifest(), living_pods, world.namespace):
             yield Orphan(
                 what=GPU_PROCESS,
                 kind=GPU_NODE,
