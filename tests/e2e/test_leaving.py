@@ -63,7 +63,8 @@ def test_a_server_answers_through_the_end_of_its_model_and_its_return(served: Se
 
 def test_servers_finish_their_requests_before_berth_is_uninstalled(served: Served, name: str) -> None:
     where, namespace = served.cluster, served.namespace
-    where.apply(llama(name, gpus=1), namespace=namespace)
+    patient = {"drainTimeout": "60s", "gracePeriod": "2s"}
+    where.apply(llama(name, gpus=1, shutdown=patient), namespace=namespace)
     wait_for_phase(where, namespace, name, "Ready", 90)
     url = address(where, namespace, name)
     reachable(url)
