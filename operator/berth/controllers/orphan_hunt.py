@@ -1,5 +1,6 @@
 """Looks for what is left behind after each sweep: tells it once, counts it, and deletes it where that is wanted."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -53,7 +54,8 @@ class OrphanHunt:
             unknown |= {REPLICA_SET}
         things: tuple[Thing, ...] = (*self._store.everything(), *(replica_sets or ()))
         world = OrphanWorld(things, unknown, await self._living_pods(things), self._namespace)
-        findings = find_orphans(world, self._since, self._clock(), self._policy)
+        # In a thread: it takes a quarter of a second with 70,000 objects, and all of it is unchangeable.
+        findings = await asyncio.to_thread(find_orphans, world, self._since, self._clock(), self._policy)
         self._since = dict(findings.since)
         self._told &= self._since.keys()
         self._metrics.count_orphans(findings.counts())
@@ -92,7 +94,8 @@ class OrphanHunt:
             return
         self._told.add(orphan.key)
         place = f"{orphan.namespace}/{orphan.name}" if orphan.namespace else orphan.name
-        logger.warning("left behind: %s %s %s", orphan.what, place, orphan.message)
+        level = logging.INFO if orphan.kept_on_purpose else logging.WARNING
+        logger.log(level, "left behind: %s %s %s", orphan.what, place, orphan.message)
         reason = Reason.ORPHANED if orphan.what == orphan.kind else Reason.ORPHANED_PROCESS
         note = Note("Normal" if orphan.kept_on_purpose else "Warning", reason, orphan.message)
         await self._recorder.record(orphan, note, _RESOURCES[orphan.kind].api_version)
