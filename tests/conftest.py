@@ -39,6 +39,12 @@ def control_plane() -> Iterator[Cluster]:
     yield from _cluster(f"{PREFIX}-api", control_plane=True)
 
 
+@pytest.fixture
+def lone_control_plane() -> Iterator[Cluster]:
+    """A control plane like it that nobody else uses, for a test that takes the CRDs away."""
+    yield from _cluster(f"{PREFIX}-lone", control_plane=True)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A real cluster with a node that runs Pods and has 4 GPUs of its device plugin, with Berth's CRDs."""
@@ -78,7 +84,7 @@ def namespace(where: Cluster) -> Iterator[str]:
     where.kubectl("create", "namespace", name)
     eventually(lambda: where.get("serviceaccount", "default", name), 30, "the default ServiceAccount")
     yield name
-    where.kubectl("delete", "namespace", name, "--wait=false")
+    where.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture

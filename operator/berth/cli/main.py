@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from berth import __version__
+from berth.cli.uninstall import uninstall
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +29,12 @@ def main() -> None:
     show_default=True,
     envvar="POD_NAMESPACE",
     help="Where the Lease of the election is.",
+)
+@click.option(
+    "--config-map",
+    default="berth-operator",
+    show_default=True,
+    help="ConfigMap beside the Lease in which `berth uninstall` has all Models stopped.",
 )
 @click.option(
     "--host",
@@ -68,6 +75,20 @@ def main() -> None:
     show_default=True,
     type=click.FloatRange(min=0),
     help="Seconds without requests until a Busy Model is Idle, and without an answer until its load is Unknown.",
+)
+@click.option(
+    "--orphans-policy",
+    default="Report",
+    show_default=True,
+    type=click.Choice(["Report", "Delete"]),
+    help="What becomes of objects that Berth made and that belong to nobody. Claims are never deleted.",
+)
+@click.option(
+    "--orphans-grace",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that an object has to belong to nobody before that.",
 )
 @click.option(
     "--crash-budget",
@@ -208,12 +229,15 @@ def operator(
     kubeconfig: Path | None,
     namespace: str | None,
     lease_namespace: str,
+    config_map: str,
     host: str,
     port: int,
     workers: int,
     sweep_interval: float,
     load_interval: float,
     load_settle: float,
+    orphans_policy: str,
+    orphans_grace: float,
     crash_budget: int,
     pod_retry: float,
     image_pull_patience: float,
@@ -243,7 +267,7 @@ def operator(
     from berth.cluster.errors import ApiError
     from berth.controllers.operator import Operator, OperatorSettings
     from berth.planning.capacity.policy import CapacityPolicy
-    from berth.planning.policy import Policy
+    from berth.planning.policy import OrphansPolicy, Policy
     from berth.planning.render_settings import PUBLISHED_IMAGE, Peer, RenderSettings
 
     _configure_logging(log_format, log_level)
@@ -256,6 +280,8 @@ def operator(
             priority_class=priority_class,
             allow_unsafe_pod_template=allow_unsafe_pod_templates,
         ),
+        orphans=OrphansPolicy(orphans_policy),
+        orphans_grace=orphans_grace,
         crash_budget=crash_budget,
         pod_retry_first=pod_retry,
         image_pull_patience=image_pull_patience,
@@ -267,6 +293,7 @@ def operator(
         kubeconfig=kubeconfig,
         namespace=namespace,
         lease_namespace=lease_namespace,
+        config_map=config_map,
         host=host,
         port=port,
         workers=workers,
@@ -371,6 +398,9 @@ def drain(arguments: tuple[str, ...]) -> None:
     from berth.drain.__main__ import main as run
 
     sys.exit(run(arguments))
+
+
+main.add_command(uninstall)
 
 
 def _parse_quantity(value: str) -> str:

@@ -98,6 +98,12 @@ class Metrics:
             for number in ("running", "waiting")
         }
         self._loads: set[tuple[str, str]] = set()
+        self.orphans = Gauge(
+            "berth_orphans",
+            "Objects of ours and GPU processes that belong to nobody",
+            ["kind"],
+            registry=self.registry,
+        )
         self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
 
     def count_download(self, end: DownloadEnd) -> None:
@@ -140,6 +146,11 @@ class Metrics:
             self._loads.remove(model)
             for gauge in self.load.values():
                 gauge.remove(*model)
+
+    def count_orphans(self, counts: Mapping[str, int]) -> None:
+        """Show how many orphans of each kind there are."""
+        for kind, count in counts.items():
+            self.orphans.labels(kind=kind).set(count)
 
     def observe_request(self, verb: str, resource: str, status: int, seconds: float) -> None:
         """Count one request to the Kubernetes API; `status` is the HTTP status, 0 when none came."""

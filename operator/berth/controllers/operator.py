@@ -22,8 +22,10 @@ from berth.controllers.events import EventRecorder
 from berth.controllers.health import HealthServer
 from berth.controllers.load_polling import LoadPoller
 from berth.controllers.metrics import Metrics
+from berth.controllers.orphan_hunt import OrphanHunt
 from berth.controllers.progress_polling import ProgressPoller
 from berth.controllers.queue import WorkQueue
+from berth.controllers.stop_switch import StopSwitch
 from berth.controllers.store import Key, Store
 from berth.controllers.sweep import Sweeper, fill
 from berth.controllers.watching import Watches, stop_on_signals
@@ -43,6 +45,8 @@ class OperatorSettings:
     """The only namespace to serve; None serves all."""
     lease_namespace: str = "berth-system"
     lease_name: str = "berth-operator"
+    config_map: str = "berth-operator"
+    """Where an uninstallation says that all Models are to stop; in the namespace of the Lease."""
     identity: str = field(default_factory=lambda: os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}")
     host: str = "0.0.0.0"  # noqa: S104 - probes and scrapers reach a Pod from outside
     port: int = 8080
@@ -123,7 +127,12 @@ class Operator:
             logger.warning("Berth does not plan GPU capacity: it does not see all nodes and Pods")
         workers = Workers(store, queue, executor, policy, self.metrics, clock, settings.workers)
         capacity = CapacityWorker(store.capacity, queue.add, settings.capacity, self.metrics, clock)
-        sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, kinds, settings.sweep_interval)
+        switch = StopSwitch(gateway, settings.lease_namespace, settings.config_map, store, queue.add)
+        await switch.read()
+        hunt = OrphanHunt(store, gateway, settings.namespace, kinds, settings.policy, recorder, self.metrics, clock)
+        sweeper = Sweeper(
+            store, gateway, settings.namespace, queue.add, self.metrics, kinds, settings.sweep_interval, hunt.look
+        )
         for key in store.all_keys():
             queue.add(key)
         gc.collect()
@@ -135,6 +144,7 @@ class Operator:
             asyncio.create_task(poller.run(), name="progress"),
             *([asyncio.create_task(capacity.run(), name="capacity")] if gated else []),
             asyncio.create_task(loads.run(), name="loads"),
+            asyncio.create_task(switch.run(), name="stop-switch"),
             asyncio.create_task(self._count(), name="count"),
         ]
         tasks[0].add_done_callback(self._workers_ended)

@@ -58,6 +58,7 @@ class Store:
         # uids of objects that are gone, with the version of their end: older news that comes late must not raise them
         self._buried: OrderedDict[str, float] = OrderedDict()
         self.memories = Memories(self._exists)
+        self._uninstalling: bool | None = None
 
     # ---- news ------------------------------------------------------------------------------------------------
 
@@ -113,6 +114,13 @@ class Store:
             return self._existing(*self._relations.of_pod(known))
         self._digests.pop(uid, None)
         return self._existing(*self._relations.drop_child(known))
+
+    def uninstall(self, asked: bool | None) -> Keys:
+        """Whether Berth is uninstalled, None while nothing says so or otherwise; returns the keys to reconcile."""
+        if asked == self._uninstalling:
+            return ()
+        self._uninstalling = asked
+        return tuple(Key("Model", *where) for where in self._subjects["Model"])
 
     def _forget_node(self, name: str, uid: str, ended: float) -> Keys:
         known, version = self._nodes.get(name, (None, ""))
@@ -297,6 +305,7 @@ class Store:
             decision=self.capacity.decision(key),
             nodes=tuple(node for node, *_ in self._nodes.values()),
             load=self.memories.loads.get(key),
+            uninstalling=self._uninstalling,
         )
 
     def _cache_world(self, key: Key, cache: Subject) -> CacheWorld:
@@ -329,6 +338,15 @@ class Store:
                 yield Key(kind, *where)
         for name in tuple(self._nodes):
             yield Key("Node", "", name)
+
+    def everything(self) -> Iterator[Subject | Child | Pod | Node]:
+        """All objects that are known, also those that belong to nobody."""
+        for subjects in self._subjects.values():
+            yield from subjects.values()
+        for children in self._children.values():
+            yield from children.values()
+        yield from self._pods.values()
+        yield from (node for node, _ in self._nodes.values())
 
     def keys_of(self, pod: Pod) -> Keys:
         """Who a Pod belongs to."""

@@ -6,7 +6,7 @@ sweep lists names and versions only, and asks for whole objects just where the s
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from berth.cluster import resources
 from berth.cluster.errors import ForbiddenError, NotFoundError
@@ -79,12 +79,16 @@ class Sweeper:
         metrics: Metrics,
         kinds: frozenset[str],
         interval: float,
+        afterwards: Callable[[], Awaitable[None]],
         settle: float = 5.0,
     ) -> None:
-        """`interval` and `settle` in seconds; the watches get `settle` to deliver what they are about to."""
+        """`interval` and `settle` in seconds; the watches get `settle` to deliver what they are about to.
+
+        `afterwards` is called after each complete sweep: the store knows then what the API server has.
+        """
         self._store, self._gateway, self._namespace, self._kinds = store, gateway, namespace, kinds
         self._enqueue, self._metrics = enqueue, metrics
-        self._interval, self._settle = interval, settle
+        self._interval, self._settle, self._afterwards = interval, settle, afterwards
 
     async def run(self) -> None:
         """Sweep until cancelled; an error is logged and the next sweep tries again.
@@ -98,6 +102,7 @@ class Sweeper:
             pause = self._interval
             try:
                 await self.sweep()
+                await self._afterwards()
             except Exception:
                 logger.exception("the sweep was cut off; the next one is in %.0f s", self._interval)
 

@@ -19,7 +19,7 @@ class Facts:
     wanted: int
     """Replicas that should serve; 0 when the Model is stopped."""
     stop_reason: Reason | None
-    """Why it is stopped: StoppedByUser, Idle or ScaledToZero; None when it should run."""
+    """Why it is stopped: StoppedByUser, Idle, ScaledToZero or OperatorUninstalling; None when it should run."""
     current_ready: int
     """Ready Pods of the wanted template."""
     ready: int
@@ -106,6 +106,8 @@ def _stopped(facts: Facts) -> Verdict | None:
         Reason.STOPPED_BY_USER: "stopped by spec.state; set it to Running to start",
         Reason.SCALED_TO_ZERO: "spec.replicas is 0; raise it to start",
         Reason.IDLE: "nobody uses it; give the annotation berth.dev/start a new value to start it",
+        Reason.OPERATOR_UNINSTALLING: "stopped because Berth is uninstalled; "
+        "starts again by itself when Berth is installed again",
     }
     return Verdict(Phase.STOPPED, True, facts.stop_reason, messages[facts.stop_reason], False, False, False)
 

@@ -43,6 +43,7 @@ from berth.planning.rollout import (
     template_mark,
 )
 from berth.planning.starting import Start, current_start, remembered
+from berth.planning.uninstalling import is_uninstalled
 from berth.planning.weights import Stored
 from berth.planning.world import Manifest, ModelWorld, Subject
 
@@ -99,7 +100,8 @@ def intend(
         serves=bool(deployment and deployment["spec"].get("replicas")),
         now=now,
     )
-    wanted, stop_reason = wanted_replicas(spec, asked_for=start.awake or world.routed)
+    asked_for = start.awake or world.routed
+    wanted, stop_reason = wanted_replicas(spec, asked_for=asked_for, uninstalling=is_uninstalled(world))
     digest = template_hash(template.body) if template else ""
     identity = ModelIdentity(subject.namespace, subject.name, subject.uid)
     downloads = provisioning.way is Way.EPHEMERAL
@@ -256,15 +258,18 @@ def _template(
     return Template(previous, False), annotation(deployment, names.TEMPLATE_INPUTS_ANNOTATION)
 
 
-def wanted_replicas(spec: ModelSpec, *, asked_for: bool) -> tuple[int, Reason | None]:
-    """Replicas that should serve, and the reason for none. `asked_for` is what an OnDemand Model waits for."""
+def wanted_replicas(spec: ModelSpec, *, asked_for: bool, uninstalling: bool = False) -> tuple[int, Reason | None]:
+    """Replicas that should serve, and the reason for none: the Model's own first, which outlasts an uninstallation.
+
+    `asked_for` is what an OnDemand Model waits for.
+    """
     if spec.state is DesiredState.STOPPED:
         return 0, Reason.STOPPED_BY_USER
     if spec.state is DesiredState.ON_DEMAND and not asked_for:
         return 0, Reason.IDLE
     if spec.replicas == 0:
         return 0, Reason.SCALED_TO_ZERO
-    return spec.replicas, None
+    return (0, Reason.OPERATOR_UNINSTALLING) if uninstalling else (spec.replicas, None)
 
 
 # ---- servers that run keep the weights they have ----------------------------------------------------------------

@@ -36,6 +36,7 @@ from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import BREAKER, Reason
 from berth.planning.recovery import Diagnoses, count, patience, told
 from berth.planning.recovery_memory import Memory, recall
+from berth.planning.uninstalling import take_down
 from berth.planning.world import Apply, Child, ModelWorld, Note, Plan, Subject, parse_time
 
 _POD_NEWS = 1.0
@@ -71,11 +72,9 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
         tripped = None if recalled.started else tripped
         intent = intend(world, spec, recalled.memory, given_up=tripped is not None, policy=policy, now=now)
     except ValidationError as error:
-        return _report(world, None, _facts_of_invalid(world, *first_error(error)), Changes(()), None, now, policy)
+        return _refuse(world, *first_error(error), now, policy)
     except InvalidSpecError as error:
-        return _report(
-            world, None, _facts_of_invalid(world, error.field, error.message), Changes(()), None, now, policy
-        )
+        return _refuse(world, error.field, error.message, now, policy)
     observed = {child.kind: child for child in world.children if child.name == subject.name}
     if intent.waits_with_deployment:
         observed.pop("Deployment", None)
@@ -118,6 +117,12 @@ def _with_gpus(plan: Plan, world: ModelWorld, intent: Intent, now: datetime) -> 
         notes=(*plan.notes, *(gpu_notes(decision, written=written) if decision is not None else ())),
         look_again=0.0 if written else plan.look_again,  # it asks for something else once that is written
     )
+
+
+def _refuse(world: ModelWorld, field: str, message: str, now: datetime, policy: Policy) -> Plan:
+    """The Plan for a spec that cannot be carried out: what runs goes on, as long as Berth is here."""
+    changes = Changes(take_down(world))
+    return _report(world, None, _facts_of_invalid(world, field, message), changes, None, now, policy)
 
 
 def _without_predecessor(world: ModelWorld) -> ModelWorld:

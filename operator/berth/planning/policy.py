@@ -1,8 +1,16 @@
 """How patient Berth is: the operator's settings that decisions depend on."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from berth.planning.render_settings import RenderSettings
+
+
+class OrphansPolicy(StrEnum):
+    """What becomes of orphans."""
+
+    REPORT = "Report"
+    DELETE = "Delete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +51,9 @@ class Policy:
     """The longest such time, and the first one after a failure that a person has to mend."""
     retry_final_longest: float = 3600
     """The longest time until a download is tried again that a person has to mend."""
+    orphans: OrphansPolicy = OrphansPolicy.REPORT
+    """What becomes of objects that Berth made and that belong to nobody."""
+    orphans_grace: float = 300
+    """How long something has to belong to nobody to be called an orphan."""
     refusal_interval: float = 30
     """Time until something that the API server refused is tried again."""

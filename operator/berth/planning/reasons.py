@@ -13,6 +13,7 @@ class Reason(StrEnum):
     STOPPED_BY_USER = "StoppedByUser"
     SCALED_TO_ZERO = "ScaledToZero"
     IDLE = "Idle"
+    OPERATOR_UNINSTALLING = "OperatorUninstalling"
     VALID = "Valid"
     GPUS_RESERVED = "GpusReserved"
     NOT_PLANNED = "NotPlanned"
@@ -71,6 +72,9 @@ class Reason(StrEnum):
     PREEMPTED = "Preempted"
     NODE_REJECTED = "NodeRejected"
     POD_FAILED = "PodFailed"
+    # left behind
+    ORPHANED = "Orphaned"
+    ORPHANED_PROCESS = "OrphanedProcess"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.IDLE: Explanation(
         "The Model is OnDemand, and nothing asks for it, or nobody has used it for `idle.after`.",
         "Give the annotation `berth.dev/start` a new value, or point a ModelRoute at it.",
+    ),
+    Reason.OPERATOR_UNINSTALLING: Explanation(
+        "Berth is being uninstalled, or was, with the wish to stop all Models.",
+        "Install Berth again, or take the wish back with `berth uninstall --undo`: the Model starts again by itself.",
     ),
     Reason.VALID: Explanation("Berth can carry out the spec."),
     Reason.GPUS_RESERVED: Explanation("Every replica may ask for its GPUs, or has them."),
@@ -242,6 +250,14 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         "Look at the device plugin of the node when it goes on.",
     ),
     Reason.POD_FAILED: Explanation("A Pod ended as a whole; the message says why."),
+    Reason.ORPHANED: Explanation(
+        "An object that Berth made belongs to nobody any more. An Event on that object says so.",
+        "Make the Model or ModelCache anew, which takes it over, or delete it.",
+    ),
+    Reason.ORPHANED_PROCESS: Explanation(
+        "A process uses memory of a GPU, and its Pod no longer exists. An Event on the GPUNode says so.",
+        "End the process on its node: Berth ends none.",
+    ),
 }
 
 BREAKER = frozenset(

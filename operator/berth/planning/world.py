@@ -121,6 +121,8 @@ class Pod:
     disrupted_since: datetime | None = None
     port: int = 0
     """Where its server listens; 0 when its spec does not tell."""
+    owner_kind: str = ""
+    """Kind of the controller; empty when it has none."""
 
     @property
     def living(self) -> bool:
@@ -232,6 +234,7 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
         disruption=disrupted.get("reason", ""),
         disrupted_since=parse_time(disrupted.get("lastTransitionTime")),
         port=_server_port(manifest.get("spec") or {}),
+        owner_kind=_controller(metadata).get("kind", ""),
     )
 
 
@@ -358,6 +361,8 @@ class ModelWorld:
     """What its servers say of their requests; None while this process has not asked them."""
     routed: bool = False
     """Whether a ModelRoute points at it. There are none yet."""
+    uninstalling: bool | None = False
+    """Whether Berth is uninstalled and all servers are to stop; None while nothing says so or otherwise."""
 
     def child(self, kind: str) -> Child | None:
         """The child of that kind with the Model's name."""
