@@ -12,6 +12,7 @@ from berth.planning.conditions import CONDITIONS, Facts, Verdict, stamp
 from berth.planning.failures import Failure, Known
 from berth.planning.provisioning import Provisioning, Way
 from berth.planning.reasons import Reason
+from berth.planning.timeline import phase_since, timeline
 from berth.planning.world import Pod, Subject, format_time, parse_time
 
 
@@ -68,9 +69,11 @@ def build_status(
         status["provisioning"] = dict(provisioning.shown)
     elif spec is None and "provisioning" in previous:
         status["provisioning"] = previous["provisioning"]
-    timeline = _timeline(subject, verdict, pods, now, _are_there(provisioning, facts))
-    if timeline:
-        status["timeline"] = timeline
+    status["timeline"] = timeline(subject, verdict, facts, pods, now, provisioned=_are_there(provisioning, facts))
+    if not status["timeline"]:
+        del status["timeline"]
+    if since := phase_since(subject, verdict.phase, now):
+        status["phaseSince"] = since
     if upgrade_available:
         status["upgradeAvailable"] = True
     return status
@@ -117,32 +120,6 @@ def known_failure(status: Mapping[str, Any]) -> Known | None:
     shown = status.get("lastFailure") or {}
     at = parse_time(shown.get("at"))
     return Known(shown["reason"], at) if at is not None else None
-
-
-def _timeline(
-    subject: Subject, verdict: Verdict, pods: Sequence[Pod], now: datetime, provisioned: bool
-) -> dict[str, str]:
-    """When each step of the latest start was reached; a start after a stop, or in place, begins a new timeline."""
-    before = subject.status.get("timeline") or {}
-    was = subject.status.get("phase", Phase.PENDING)
-    if verdict.phase in (Phase.STOPPED, Phase.FAILED, Phase.DRAINING):
-        return dict(before)
-    if was in (Phase.STOPPED, Phase.FAILED, Phase.DRAINING):
-        before = {"queuedAt": format_time(now)}
-    timeline = dict(before)
-    if "queuedAt" not in timeline:
-        timeline["queuedAt"] = format_time(subject.created_at or now)
-    since = timeline["queuedAt"]
-    if "provisionedAt" not in timeline and provisioned:
-        timeline["provisionedAt"] = max(format_time(now), since)
-    servers = (pod.server for pod in pods if not pod.deleting)
-    started = [format_time(server.running_since) for server in servers if server and server.running_since]
-    if "startedAt" not in timeline and started:
-        timeline["startedAt"] = max(min(started), since)
-    ready = [format_time(pod.ready_since) for pod in pods if pod.ready_since and not pod.deleting]
-    if "readyAt" not in timeline and ready:
-        timeline["readyAt"] = max(min(ready), since)
-    return timeline
 
 
 def first_status_can_wait(previous: Mapping[str, Any], verdict: Verdict) -> bool:
