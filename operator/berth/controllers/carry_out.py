@@ -193,9 +193,12 @@ class Executor:
         what = key.kind.lower()
         if key.kind == "Model":
             self._metrics.transitions.labels(from_phase=before, to_phase=after).inc()
-        extra = {what: key.name, "namespace": key.namespace, "from": before, "to": after, "reason": reason}
-        extra |= {} if seconds is None else {"seconds": seconds}
-        lasted = "" if seconds is None else f" after {seconds:.1f} s"
+        extra: dict[str, object] = {what: key.name, "namespace": key.namespace}
+        extra |= {"from": before, "to": after, "reason": reason}
+        lasted = ""
+        if seconds is not None:
+            extra["seconds"] = seconds
+            lasted = f" after {seconds:.1f} s"
         logger.info(
             "%s %s/%s: %s -> %s (%s)%s", what, key.namespace, key.name, before, after, reason, lasted, extra=extra
         )
