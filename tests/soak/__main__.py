@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -33,7 +34,7 @@ from support.weights import put_weights
 def main(cycles: int, kills: float, seed: int | None, name: str | None, file: Path | None) -> None:
     """Start and stop a Model under load, over and over, with rollouts, evictions, node drains and kills in between.
 
-    Exits with 1 when a request was lost or something was left behind.
+    Exits with 1 when a request was lost or something was left behind. Ctrl-C ends it after the cycle that runs.
     """
     seed = int(time.time()) if seed is None else seed
     cluster_name = name or f"soak-{os.getpid()}"
@@ -69,7 +70,10 @@ def soak(cluster: Cluster, folder: Path, cycles: int, kills: float, seed: int) -
     try:
         target = Served(cluster, namespace, operator.start())
         say = lambda line: click.echo(line, err=True)  # noqa: E731
-        return Soak(target, "soaked", seed=seed, kill_share=kills, say=say).run(cycles)
+        running = Soak(target, "soaked", seed=seed, kill_share=kills, say=say)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: setattr(running, "enough", True))
+        return running.run(cycles)
     except AssertionError:
         click.echo(operator.log.read_text()[-4000:], err=True)
         raise

@@ -21,7 +21,7 @@ from support.servers import address, llama, reachable
 NEW, KEPT = 35, 15
 """Lanes of streams on new connections, and of requests on connections that are kept for some requests."""
 PER_CONNECTION = 4
-TOKENS = 15
+TOKENS = 8
 DRAIN_SECONDS = 15
 MODEL: Manifest = {
     "replicas": 2,
@@ -45,6 +45,8 @@ class Soak:
         self._happened: Counter[str] = Counter()
         self._reused = 0
         self._seconds: list[float] = []
+        self.enough = False
+        """Set from outside: the cycle that runs is the last one."""
 
     def run(self, cycles: int) -> dict[str, Any]:
         """All cycles, and what came of them. An end state that is another than before fails an assertion."""
@@ -60,10 +62,12 @@ class Soak:
             found = {one for one in objects(cluster, namespace) if "replicaset" not in one}
             stopped = stopped or found
             assert found == stopped, f"objects of a stopped Model: {found ^ stopped}"
+            if self.enough:
+                break
         cluster.kubectl("-n", namespace, "delete", "model", self._name)
         left_objects = self._left(lambda: objects(cluster, namespace) - objects_before)
         left_processes = self._left(lambda: set((self._target.processes.census() - processes_before).elements()))
-        return self._account(cycles, time.monotonic() - began, left_objects, left_processes)
+        return self._account(number, time.monotonic() - began, left_objects, left_processes)
 
     @staticmethod
     def _left(look: Callable[[], set[str]], patience: float = 60) -> list[str]:
