@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from berth.planning.names import MODEL_LABEL
 from soak.judging import Window
 from soak.processes import ClusterProcesses
-from support.kube import eventually
+from support.kube import Cluster, eventually
 from support.models import Manifest, Served, patch, pods, wait_for_phase
 
 PATIENCE = 180.0
@@ -89,7 +89,7 @@ def drain_the_node(target: Target) -> None:
     cluster = target.served.cluster
     old = {pod["metadata"]["uid"] for pod in target.living()}
     node = target.living()[0]["spec"]["nodeName"]
-    draining = start_drain(target, node)
+    draining = start_drain(cluster, target.name, node)
     try:
         left = lambda: old & {pod["metadata"]["uid"] for pod in target.pods()}  # noqa: E731
         eventually(lambda: len(left()) < len(old), PATIENCE, "the end of one server")
@@ -99,17 +99,16 @@ def drain_the_node(target: Target) -> None:
         eventually(lambda: draining.poll() is not None, PATIENCE, "the end of the drain")
         assert draining.returncode == 0, draining.communicate()[0]
     finally:
-        end_drain(target, node, draining)
+        end_drain(cluster, node, draining)
     target.wait_until_ready()
 
 
-def start_drain(target: Target, node: str) -> subprocess.Popen[str]:
+def start_drain(cluster: Cluster, name: str, node: str) -> subprocess.Popen[str]:
     """`kubectl drain` of a node, of the Pods of this Model only, in the background."""
-    cluster = target.served.cluster
     return subprocess.Popen(
         [
             *(str(cluster.kubectl_path), "--kubeconfig", str(cluster.kubeconfig), "drain", node),
-            *(f"--pod-selector={MODEL_LABEL}={target.name}", "--delete-emptydir-data", f"--timeout={PATIENCE:.0f}s"),
+            *(f"--pod-selector={MODEL_LABEL}={name}", "--delete-emptydir-data", f"--timeout={PATIENCE:.0f}s"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -117,9 +116,9 @@ def start_drain(target: Target, node: str) -> subprocess.Popen[str]:
     )
 
 
-def end_drain(target: Target, node: str, draining: subprocess.Popen[str]) -> None:
+def end_drain(cluster: Cluster, node: str, draining: subprocess.Popen[str]) -> None:
     """The node takes Pods again, whatever became of the drain."""
-    target.served.cluster.kubectl("uncordon", node)
+    cluster.kubectl("uncordon", node)
     if draining.poll() is None:
         draining.kill()
     draining.communicate()
