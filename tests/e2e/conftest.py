@@ -2,19 +2,16 @@
 
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
 
-import tinymodel
 from support.kube import Cluster, eventually
 from support.models import Served
-from support.operator_process import ROOT, OperatorProcess, grant
+from support.operator_process import OperatorProcess, grant
+from support.weights import put_weights
 
 LLAMA_IMAGE = "localhost/llama-server:11669"
 BERTH_IMAGE = "localhost/berth:dev"
-WEIGHTS = "quickstart-weights"
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +29,7 @@ def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     eventually(lambda: cluster.get("serviceaccount", "default", namespace), 30, "the default ServiceAccount")
     grant(cluster, namespace)
-    _put_weights(cluster, namespace, folder)
+    put_weights(cluster, namespace, folder)
     operator = OperatorProcess(
         cluster,
         namespace,
@@ -47,19 +44,6 @@ def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     finally:
         operator.stop()
         cluster.kubectl("delete", "namespace", namespace, "--wait=false")
-
-
-def _put_weights(cluster: Cluster, namespace: str, folder: Path) -> None:
-    """A tiny model in a ConfigMap, which a Job copies onto the claim."""
-    weights = folder / "tiny.gguf"
-    tinymodel.write(weights)
-    cluster.kubectl("-n", namespace, "create", "configmap", WEIGHTS, f"--from-file={weights}")
-    documents = list(yaml.safe_load_all((ROOT / "tests/e2e/weights-on-a-claim.yaml").read_text()))
-    for container in documents[1]["spec"]["template"]["spec"]["containers"]:
-        container["image"] = "localhost/busybox:1"
-    cluster.apply(*documents, namespace=namespace)
-    cluster.kubectl("-n", namespace, "wait", "--for=condition=Complete", f"job/{WEIGHTS}", "--timeout=60s")
-    cluster.kubectl("-n", namespace, "delete", "job", WEIGHTS)
 
 
 @pytest.fixture

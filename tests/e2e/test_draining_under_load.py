@@ -1,6 +1,7 @@
 """No request is lost when a server ends: real servers under load, on a real node."""
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from berth.planning import names
 from berth.planning.closing import CLOSED_SECONDS
 from berth.planning.drain_pod import PRE_STOP_SECONDS
 from berth.planning.forced_stop import FORCE_STOP_ANNOTATION
+from soak.disturbing import end_drain, start_drain
 from support.kube import eventually
 from support.load import Ending, Requests
 from support.models import Manifest, Served, patch, pods, stays, wait_for_phase
-from support.servers import address, llama, reachable, shell
+from support.servers import address, llama, reachable, shell, wait_for_reason
 
 pytestmark = pytest.mark.cluster
 
@@ -47,6 +49,11 @@ class Load:
     def abandon(self) -> None:
         self.fresh.abandon()
         self.kept.abandon()
+
+    def finish(self) -> None:
+        """Begin no further request, and wait for those that run."""
+        self.fresh.finish()
+        self.kept.finish()
 
     def report(self) -> dict[str, Any]:
         """What came of it, new connections and kept ones apart."""
@@ -159,6 +166,60 @@ def test_no_request_is_lost_when_a_server_makes_way(
     assert load.fresh.cut == load.fresh.refused == []
     assert load.kept.refused == []
     assert too_early(load.kept.cut, deleted) == []
+
+
+# ---- a node is drained -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def drain_of_the_node(served: Served, name: str) -> Iterator[subprocess.Popen[str]]:
+    """`kubectl drain` of the only node there is, which takes Pods again in the end."""
+    node = pods(served.cluster, served.namespace, name)[0]["spec"]["nodeName"]
+    draining = start_drain(served.cluster, name, node)
+    try:
+        yield draining
+    finally:
+        end_drain(served.cluster, node, draining)
+
+
+def drained(draining: subprocess.Popen[str]) -> None:
+    """Wait until the drain has done what it should."""
+    eventually(lambda: draining.poll() is not None, 120, "the end of the drain")
+    assert draining.returncode == 0, draining.communicate()[0]
+
+
+def test_a_node_drain_leaves_a_server_that_answers_until_another_one_does(served: Served, name: str) -> None:
+    """The new Pod waits for a node, here until the drained one is taken back, and so does the drain."""
+    where, namespace = served.cluster, served.namespace
+    start(served, name, replicas=2)
+    old = {pod["metadata"]["uid"] for pod in pods(where, namespace, name)}
+    with load_on(served, name) as load, drain_of_the_node(served, name) as draining:
+        left = lambda: old & {pod["metadata"]["uid"] for pod in pods(where, namespace, name)}  # noqa: E731
+        eventually(lambda: len(left()) == 1, 90, "the end of one server")
+        wait_for_reason(where, namespace, name, "Unschedulable")
+        answered = load.fresh.completed
+        eventually(lambda: load.fresh.completed > answered + NEW, 60, "answers of the one that stays")
+        assert draining.poll() is None, "the disruption budget holds the last server"
+        (pod,) = [pod for pod in pods(where, namespace, name) if pod["metadata"]["uid"] in left()]
+        where.kubectl("uncordon", pod["spec"]["nodeName"])
+        drained(draining)
+        wait_for_phase(where, namespace, name, "Ready", 90)
+        load.finish()
+    assert load.fresh.cut == load.fresh.refused == load.kept.refused == []
+
+
+def test_the_only_server_of_a_drained_node_finishes_its_requests(served: Served, name: str) -> None:
+    """No budget holds it: what is promised is that no request is cut. Then nothing answers, until a node has room."""
+    where, namespace = served.cluster, served.namespace
+    start(served, name)
+    with load_on(served, name) as load:
+        with drain_of_the_node(served, name) as draining:
+            eventually(lambda: leaving(served, name), 30, "a Pod that is leaving")
+            load.finish()
+            drained(draining)
+            wait_for_reason(where, namespace, name, "Unschedulable")
+        wait_for_phase(where, namespace, name, "Ready", 90)
+    assert load.fresh.cut == load.fresh.refused == load.kept.cut == load.kept.refused == []
 
 
 # ---- all of them -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import http.client
 import json
 import select
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -33,15 +34,19 @@ class Requests:
     """Lanes of completions, one after the other on each lane, as long as the context is open.
 
     On new connections they are streams. On connections that are kept they are not: llama-server closes a connection
-    after a stream, whatever its header says. As all clients do, a lane leaves a connection that the server has closed.
+    after a stream, whatever its header says. As all clients do, a lane leaves a connection that the server has closed;
+    with `per_connection`, also one that has had so many requests.
     """
 
-    def __init__(self, url: str, lanes: int, tokens: int, *, keep_alive: bool = False) -> None:
+    def __init__(
+        self, url: str, lanes: int, tokens: int, *, keep_alive: bool = False, per_connection: int | None = None
+    ) -> None:
         where = urllib.parse.urlsplit(url)
         self._host, self._port = where.hostname or "", where.port or 80
         wishes = {"prompt": "a", "max_tokens": tokens, "ignore_eos": True, "stream": not keep_alive}
         self._body, self._last = json.dumps(wishes).encode(), _END_OF_ANSWER if keep_alive else _END_OF_STREAM
         self._keep_alive, self._stop = keep_alive, threading.Event()
+        self._per_connection = (per_connection or sys.maxsize) if keep_alive else 1
         self._threads = [threading.Thread(target=self._run, name=f"lane-{lane}") for lane in range(lanes)]
         self.endings: list[Ending] = []
         self._connections: dict[str, http.client.HTTPConnection] = {}
@@ -89,16 +94,18 @@ class Requests:
 
     def _run(self) -> None:
         connection: http.client.HTTPConnection | None = None
+        number = 0
         while not self._stop.is_set():
             if connection is not None and (connection.sock is None or select.select([connection.sock], [], [], 0)[0]):
                 connection.close()
                 connection = None
             reused = connection is not None
-            connection = connection or http.client.HTTPConnection(self._host, self._port, timeout=30)
+            number = number + 1 if reused else 1
+            connection = connection or http.client.HTTPConnection(self._host, self._port)
             self._connections[threading.current_thread().name] = connection
             ending = self._request(connection, reused)
             self.endings.append(ending)
-            if ending.failure or not self._keep_alive:
+            if ending.failure or number >= self._per_connection:
                 connection.close()
                 connection = None
             if ending.failure:
@@ -110,7 +117,10 @@ class Requests:
         began, connected = time.time(), reused
         try:
             if not reused:
-                connection.connect()
+                connection.sock = socket.socket()  # known before it is connected: what hangs can be given up
+                connection.sock.settimeout(30)
+                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sock.connect((self._host, self._port))
                 connected = True
             connection.request("POST", "/v1/completions", self._body, {"Content-Type": "application/json"})
             answer = connection.getresponse()

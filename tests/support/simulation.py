@@ -320,7 +320,8 @@ class Simulation:
     def ending(self) -> Manifest:
         """What counts in the end: everything but times, versions and names."""
         conditions = {c["type"]: (c["status"], c["reason"], c["message"]) for c in self.status.get("conditions", ())}
-        told = {k: v for k, v in self.status.items() if k not in ("conditions", "timeline", "lastFailure", "restarts")}
+        untold = ("conditions", "timeline", "phaseSince", "lastFailure", "restarts")
+        told = {k: v for k, v in self.status.items() if k not in untold}
         specs = {kind: manifest["spec"] for (kind, _), manifest in self.objects.items() if kind not in ("Pod", "Model")}
         return {"status": told, "conditions": conditions, "children": specs, "pods": len(self.pods())}
 

@@ -232,6 +232,8 @@ class ModelStatus(ApiType):
     """Generation of the spec that this status is about; -1 until Berth has seen the Model."""
     phase: Phase = Phase.PENDING
     """Where the Model is in its life."""
+    phase_since: Timestamp | None = None
+    """Since when it is there."""
     conditions: Conditions | None = None
     """Ready, Reconciling, Stalled, Accepted, Provisioned, Admitted, Available."""
     url: str | None = None

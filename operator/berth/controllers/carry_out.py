@@ -201,12 +201,22 @@ class Executor:
         self._store.memories.status_written(key, self._clock())
         for end in plan.downloads:
             self._metrics.count_download(end)
+        if plan.start is not None:
+            self._metrics.observe_start(plan.start)
         if plan.transition is not None:
-            self._log_transition(key, *plan.transition)
+            self._log_transition(key, *plan.transition, plan.phase_seconds)
 
-    def _log_transition(self, key: Key, before: str, after: str, reason: str) -> None:
-        what, name = key.kind.lower(), f"{key.namespace}/{key.name}"
+    def _log_transition(self, key: Key, before: str, after: str, reason: str, seconds: float | None) -> None:
+        """One line; what programs look for in it is in fields of its own."""
+        what = key.kind.lower()
         if key.kind == "Model":
             self._metrics.transitions.labels(from_phase=before, to_phase=after).inc()
-        extra = {what: name, "from": before, "to": after, "reason": reason}
-        logger.info("%s %s: %s -> %s (%s)", what, name, before, after, reason, extra=extra)
+        extra: dict[str, object] = {what: key.name, "namespace": key.namespace}
+        extra |= {"from": before, "to": after, "reason": reason}
+        lasted = ""
+        if seconds is not None:
+            extra["seconds"] = seconds
+            lasted = f" after {seconds:.1f} s"
+        logger.info(
+            "%s %s/%s: %s -> %s (%s)%s", what, key.namespace, key.name, before, after, reason, lasted, extra=extra
+        )

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from berth.controllers.capacity_metrics import CapacityMetrics
-from berth.planning.world import DownloadEnd
+from berth.planning.world import DownloadEnd, StartTimes
+
+_START_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 class Metrics:
@@ -43,6 +45,19 @@ class Metrics:
         self.models = Gauge("berth_models", "Models by phase", ["phase"], registry=self.registry)
         self.transitions = Counter(
             "berth_model_transitions", "Phase transitions", ["from_phase", "to_phase"], registry=self.registry
+        )
+        self.start_seconds = Histogram(
+            "berth_model_start_seconds",
+            "Seconds from the wish that a Model without a server runs until it answers",
+            buckets=_START_SECONDS,
+            registry=self.registry,
+        )
+        self.start_part_seconds = Histogram(
+            "berth_model_start_part_seconds",
+            "Seconds of each part of such a start: provisioning, queued, creating (the Pod), loading",
+            ["part"],
+            buckets=_START_SECONDS,
+            registry=self.registry,
         )
         self.unequal_applies = Counter(
             "berth_unequal_applies",
@@ -104,6 +119,7 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.tasks = Gauge("berth_asyncio_tasks", "Tasks of the event loop", registry=self.registry)
         self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
 
     def count_download(self, end: DownloadEnd) -> None:
@@ -113,6 +129,12 @@ class Metrics:
         self.download_seconds.observe(end.seconds)
         for reason, count in end.retries.items():
             self.download_retries.labels(reason=reason).inc(count)
+
+    def observe_start(self, start: StartTimes) -> None:
+        """Count a start whose end is recorded for the first time."""
+        self.start_seconds.observe(start.whole)
+        for part, seconds in start.parts.items():
+            self.start_part_seconds.labels(part=part).observe(seconds)
 
     def count_phases(self, models: Mapping[str, int], caches: Mapping[str, int]) -> None:
         """Show how many Models and ModelCaches are in each phase."""

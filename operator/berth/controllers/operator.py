@@ -164,6 +164,7 @@ class Operator:
         while True:
             self.metrics.count_phases(self.store.phases("Model"), self.store.phases("ModelCache"))
             self.metrics.count_caches(self.store.used_bytes())
+            self.metrics.tasks.set(len(asyncio.all_tasks()))
             await asyncio.sleep(5)
 
     def _workers_ended(self, task: "asyncio.Task[None]") -> None:

@@ -36,6 +36,7 @@ from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import BREAKER, Reason
 from berth.planning.recovery import Diagnoses, count, patience, told
 from berth.planning.recovery_memory import Memory, recall
+from berth.planning.timeline import finished_start, seconds_in_phase
 from berth.planning.uninstalling import take_down
 from berth.planning.world import Apply, Child, ModelWorld, Note, Plan, Subject, parse_time
 
@@ -349,10 +350,11 @@ def _report(
         if wait is not None:
             waits.append(wait)
         else:
-            plan = replace(plan, status=status)
+            plan = replace(plan, status=status, start=finished_start(subject.status, status))
             if facts.was is not verdict.phase:
                 transition = (facts.was, verdict.phase, verdict.reason)
-                plan = replace(plan, transition=transition, notes=_notes(verdict))
+                seconds = seconds_in_phase(subject, now)
+                plan = replace(plan, transition=transition, phase_seconds=seconds, notes=_notes(verdict))
             own = intent is not None and intent.provisioning.way is Way.EPHEMERAL
             if verdict.stalled and _breaks(verdict.reason, own=own):
                 waits.append(0.0)  # the servers are stopped once the status says why

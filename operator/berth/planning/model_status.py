@@ -15,6 +15,7 @@ from berth.planning.idling import idle_note
 from berth.planning.load_questions import can_be_asked
 from berth.planning.provisioning import Provisioning, Way
 from berth.planning.reasons import Reason
+from berth.planning.timeline import phase_since, timeline
 from berth.planning.world import ModelWorld, Pod, Subject, format_time, parse_time
 
 
@@ -82,12 +83,14 @@ def build_status(
         status["recovery"] = dict(recovery)
     if provisioning is not None and provisioning.shown:
         status["provisioning"] = dict(provisioning.shown)
-    admitted = gpus is not None and bool(gpus.admitted)
+    admitted_at = now if gpus is not None and gpus.admitted else None
     if spec is None:
         status |= {field: previous[field] for field in ("provisioning", "load", "start") if field in previous}
-    timeline = _timeline(subject, verdict, pods, now, _are_there(provisioning, facts), admitted)
-    if timeline:
-        status["timeline"] = timeline
+    there = _are_there(provisioning, facts)
+    if reached := timeline(subject, verdict, facts, pods, now, provisioned=there, admitted_at=admitted_at):
+        status["timeline"] = reached
+    if since := phase_since(subject, verdict.phase, now):
+        status["phaseSince"] = since
     if upgrade_available:
         status["upgradeAvailable"] = True
     return status
@@ -152,34 +155,6 @@ def known_failure(status: Mapping[str, Any]) -> Known | None:
     shown = status.get("lastFailure") or {}
     at = parse_time(shown.get("at"))
     return Known(shown["reason"], at) if at is not None else None
-
-
-def _timeline(
-    subject: Subject, verdict: Verdict, pods: Sequence[Pod], now: datetime, provisioned: bool, admitted: bool
-) -> dict[str, str]:
-    """When each step of the latest start was reached; a start after a stop, or in place, begins a new timeline."""
-    before = subject.status.get("timeline") or {}
-    was = subject.status.get("phase", Phase.PENDING)
-    if verdict.phase in (Phase.STOPPED, Phase.FAILED, Phase.DRAINING):
-        return dict(before)
-    if was in (Phase.STOPPED, Phase.FAILED, Phase.DRAINING):
-        before = {"queuedAt": format_time(now)}
-    timeline = dict(before)
-    if "queuedAt" not in timeline:
-        timeline["queuedAt"] = format_time(subject.created_at or now)
-    since = timeline["queuedAt"]
-    if "provisionedAt" not in timeline and provisioned:
-        timeline["provisionedAt"] = max(format_time(now), since)
-    if "admittedAt" not in timeline and admitted:
-        timeline["admittedAt"] = max(format_time(now), since)
-    servers = (pod.server for pod in pods if not pod.deleting)
-    started = [format_time(server.running_since) for server in servers if server and server.running_since]
-    if "startedAt" not in timeline and started:
-        timeline["startedAt"] = max(min(started), since)
-    ready = [format_time(pod.ready_since) for pod in pods if pod.ready_since and not pod.deleting]
-    if "readyAt" not in timeline and ready:
-        timeline["readyAt"] = max(min(ready), since)
-    return timeline
 
 
 def first_status_can_wait(previous: Mapping[str, Any], verdict: Verdict) -> bool:

@@ -457,6 +457,15 @@ class DownloadEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class StartTimes:
+    """How long a Model took from its wish to run until it answered, for metrics. Seconds."""
+
+    whole: float
+    parts: Mapping[str, float]
+    """Those of provisioning, queued, creating and loading that it went through."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to do about one Model or ModelCache, as plain data."""
 
@@ -467,6 +476,10 @@ class Plan:
     notes: tuple[Note, ...] = ()
     transition: tuple[str, str, str] | None = None
     """Phase before, phase after, reason: one log line."""
+    phase_seconds: float | None = None
+    """How long the phase before that transition lasted; None where that is not known."""
+    start: StartTimes | None = None
+    """A start whose end this plan records for the first time: counted once the status is written."""
     downloads: tuple["DownloadEnd", ...] = ()
     """Downloads whose end this plan records for the first time: counted once the status is written."""
     marks: tuple[PodPatch, ...] = ()
