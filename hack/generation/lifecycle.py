@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from berth.api.model_status import Phase
+from berth.planning.capacity.reasons import CapacityReason
 from berth.planning.conditions import Facts, Verdict, assess, stamp
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.failures import Failure
@@ -21,10 +22,19 @@ from generation.transitions import transitions
 _DOWNLOADS = "any [reason of a download](reference/reasons.md#downloads)"
 _TOLD = ("Ready", "Reconciling", "Stalled", "Available")
 
-_STOPS = (None, Reason.STOPPED_BY_USER, Reason.SCALED_TO_ZERO, Reason.IDLE)
-_WHOLE_PODS = (Reason.EVICTED, Reason.NODE_SHUTDOWN, Reason.PREEMPTED, Reason.NODE_REJECTED, Reason.POD_FAILED)
+_STOPS = (None, Reason.STOPPED_BY_USER, Reason.SCALED_TO_ZERO, Reason.IDLE, Reason.OPERATOR_UNINSTALLING)
+_WHOLE_PODS = (
+    Reason.EVICTED,
+    Reason.NODE_LOST,
+    Reason.GPU_FAULT,
+    Reason.NODE_SHUTDOWN,
+    Reason.PREEMPTED,
+    Reason.NODE_REJECTED,
+    Reason.POD_FAILED,
+)
 _REFUSALS = (Reason.QUOTA_EXCEEDED, Reason.FORBIDDEN, Reason.PODS_REFUSED)
 _AWAITED = (Reason.WAITING_FOR_DOWNLOAD, Reason.DOWNLOADING, Reason.CACHE_NOT_FOUND, *DownloadReason)
+_UNFIT = (CapacityReason.NO_NODE_FITS, CapacityReason.SHARING_UNAVAILABLE)
 _MISSED = (Reason.CACHE_FAILED, Reason.CACHE_REQUIRED, *DownloadReason)
 
 _SHAPES: dict[str, tuple[Any, ...]] = {
@@ -55,6 +65,9 @@ _TROUBLES: dict[str, tuple[Any, ...]] = {
     "tripped": tuple((reason, "m") for reason in (*sorted(BREAKER), Reason.CACHE_REQUIRED, *DownloadReason)),
     "weights_awaited": tuple((reason, "m") for reason in _AWAITED),
     "weights_failed": tuple((reason, "m") for reason in _MISSED),
+    "queued": tuple((str(reason), "m") for reason in CapacityReason),
+    "admitted": (1,),
+    "unfit": tuple((str(reason), "m") for reason in _UNFIT),
 }
 """What may be wrong, one thing at a time; nothing is, otherwise."""
 _NOTHING = {name: "" if name == "unschedulable" else None for name in _TROUBLES}
@@ -141,7 +154,8 @@ def _cell(statuses: set[str]) -> str:
 
 def _reasons(reasons: set[str]) -> str:
     """In the order in which they are declared; those of downloads are one."""
-    own = [f"`{reason}`" for reason in Reason if reason in reasons]
+    names = dict.fromkeys(str(reason) for reason in (*Reason, *CapacityReason))
+    own = [f"`{name}`" for name in names if name in reasons]
     downloads = reasons & {str(reason) for reason in DownloadReason}
     some = [_DOWNLOADS] if len(downloads) == len(DownloadReason) else [f"`{reason}`" for reason in sorted(downloads)]
     return ", ".join(own + some)

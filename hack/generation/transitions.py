@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from berth.planning import names
-from berth.planning.intent import WAKE_ANNOTATION
+from berth.planning.starting import START_ANNOTATION
 from support import builders
 from support.simulation import Manifest, Simulation, ready
 
@@ -61,7 +61,7 @@ class _Explored(Simulation):
         template = deployment["spec"]["template"] if deployment else None
         rolled = (deployment["spec"]["replicas"], _image(template) == spec["serving"]["image"]) if template else None
         pods = sorted((template is not None and _mark(pod) == _mark(template), *_stage(pod)) for pod in self.pods())
-        woken = WAKE_ANNOTATION in self.model["metadata"].get("annotations", {})
+        woken = START_ANNOTATION in self.model["metadata"].get("annotations", {})
         cached = self.objects.get(("ModelCache", builders.CACHE), {}).get("status")
         closed = names.CLOSED_LABEL in service["spec"]["selector"]
         return tuple(map(repr, (wishes, woken, status.get("phase"), told, seen, rolled, closed, pods, cached)))
@@ -152,7 +152,7 @@ def _loses_a_pod(cluster: _Explored) -> None:
 
 
 def _wakes(cluster: _Explored) -> None:
-    metadata = {**cluster.model["metadata"], "annotations": {WAKE_ANNOTATION: "now"}}
+    metadata = {**cluster.model["metadata"], "annotations": {START_ANNOTATION: "now"}}
     cluster.keep({**cluster.model, "metadata": metadata})
 
 

@@ -65,17 +65,8 @@ def build_status(
         status["url"] = service_url(subject, spec)
     elif "url" in previous:
         status["url"] = previous["url"]
-    nodes = sorted({pod.node for pod in living if pod.node})
-    if (
-        spec is not None
-        and spec.gpus.count
-        and (figures := {**(gpus.figures if gpus else {}), **_some("nodes", nodes)})
-    ):
-        status["gpu"] = figures
-    if gpus is not None and gpus.admitted is not None:
-        status["admittedReplicas"] = gpus.admitted
-        if gpus.queue is not None:
-            status["queue"] = dict(gpus.queue)
+    if gpus is not None:
+        status |= _gpu_fields(gpus, sorted({pod.node for pod in living if pod.node}))
     failure = _last_failure(previous.get("lastFailure"), latest)
     if failure:
         status["lastFailure"] = failure
@@ -96,8 +87,15 @@ def build_status(
     return status
 
 
-def _some(name: str, values: list[str]) -> dict[str, Any]:
-    return {name: values} if values else {}
+def _gpu_fields(gpus: GpuStanding, nodes: list[str]) -> dict[str, Any]:
+    """What the status of a Model with GPUs says of them, and of the queue for them."""
+    figures = {**gpus.figures, **({"nodes": nodes} if nodes else {})}
+    fields: dict[str, Any] = {"gpu": figures} if figures else {}
+    if gpus.admitted is not None:
+        fields["admittedReplicas"] = gpus.admitted
+    if gpus.queue is not None:
+        fields["queue"] = dict(gpus.queue)
+    return fields
 
 
 def shown_load(world: ModelWorld, spec: ModelSpec) -> Mapping[str, Any] | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from berth.planning.intent import WAKE_ANNOTATION
+from berth.planning.starting import START_ANNOTATION
 from berth.planning.timeline import finished_start
 from berth.planning.world import Plan, StartTimes, parse_time
 from support import builders
@@ -76,7 +76,7 @@ def test_a_wake_up_is_a_start_of_its_own() -> None:
     assert cluster.starts == []
     cluster.now += timedelta(hours=1)
     woken = cluster.now
-    cluster.keep({**cluster.model, "metadata": {**cluster.model["metadata"], "annotations": {WAKE_ANNOTATION: "me"}}})
+    cluster.keep({**cluster.model, "metadata": {**cluster.model["metadata"], "annotations": {START_ANNOTATION: "me"}}})
     cluster.settle()
     assert cluster.at("queuedAt") > woken
     assert len(cluster.starts) == 1
