@@ -11,9 +11,7 @@ from typing import Any
 from lupa import lua51
 
 _KEPT = frozenset(
-    "_G _VERSION assert collectgarbage error getfenv getmetatable ipairs load loadstring module newproxy next package "
-    "pairs pcall print rawequal rawget rawset require select setfenv setmetatable table tonumber tostring type unpack "
-    "xpcall".split()
+    ["_G", "_VERSION", "assert", "collectgarbage", "error", "getfenv", "getmetatable", "ipairs", "load", "loadstring", "module", "newproxy", "next", "package", "pairs", "pcall", "print", "rawequal", "rawget", "rawset", "require", "select", "setfenv", "setmetatable", "table", "tonumber", "tostring", "type", "unpack", "xpcall"]
 )
 _SECONDS = 1.0
 _DATES = {
@@ -113,5 +111,3 @@ def _cleaned(new: Any, old: Any) -> Any:
     if isinstance(new, list) and isinstance(old, list):
         return [_cleaned(item, old[index] if index < len(old) else None) for index, item in enumerate(new)]
     return new
-
-
