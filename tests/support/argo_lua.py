@@ -11,7 +11,12 @@ from typing import Any
 from lupa import lua51
 
 _KEPT = frozenset(
-    ["_G", "_VERSION", "assert", "collectgarbage", "error", "getfenv", "getmetatable", "ipairs", "load", "loadstring", "module", "newproxy", "next", "package", "pairs", "pcall", "print", "rawequal", "rawget", "rawset", "require", "select", "setfenv", "setmetatable", "table", "tonumber", "tostring", "type", "unpack", "xpcall"]
+    (
+        *("_G", "_VERSION", "assert", "collectgarbage", "error", "getfenv", "getmetatable", "ipairs", "load"),
+        *("loadstring", "module", "newproxy", "next", "package", "pairs", "pcall", "print", "rawequal", "rawget"),
+        *("rawset", "require", "select", "setfenv", "setmetatable", "table", "tonumber", "tostring", "type"),
+        *("unpack", "xpcall"),
+    )
 )
 _SECONDS = 1.0
 _DATES = {
