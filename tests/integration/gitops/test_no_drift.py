@@ -95,6 +95,19 @@ def test_an_autoscaler_may_own_replicas_that_are_not_in_git(staged: Stage, way: 
     assert (live["spec"]["replicas"], live["spec"]["priority"]) == (3, 200)
 
 
+def test_replicas_that_leave_git_stay_with_the_autoscaler_only_when_applied_on_the_servers_side(
+    staged: Stage, way: Way
+) -> None:
+    """`kubectl apply` on the client's side takes away what it once set, and the default is 1."""
+    cluster, namespace = staged.cluster, staged.namespace
+    way.kubectl(cluster, namespace, "apply", tracked(custom("handed-over", replicas=2)))
+    cluster.kubectl("-n", namespace, "scale", "model", "handed-over", "--replicas=3")
+    way.kubectl(cluster, namespace, "apply", tracked(custom("handed-over")))
+    live = cluster.get("model", "handed-over", namespace)
+    assert live is not None
+    assert live["spec"]["replicas"] == {"client-side": 1, "argocd": 3}[way.name]
+
+
 def test_a_change_by_hand_of_what_git_says_is_seen(staged: Stage, way: Way) -> None:
     """So that an empty difference means something."""
     cluster: Cluster = staged.cluster
