@@ -40,8 +40,8 @@ class Stage:
         self.declared[manifest["metadata"]["name"]] = manifest
         self.apply(manifest)
 
-    def keep(self, name: str, phase: str, reason: str = "") -> None:
-        """Remember the object once it is in the phase, and Ready has the reason."""
+    def keep(self, name: str, phase: str, reason: str) -> None:
+        """Remember the object once it is in the phase, and Ready has the reason: one that stays."""
         kind = self.declared[name]["kind"].lower()
 
         def there() -> Manifest:
@@ -50,8 +50,7 @@ class Stage:
             status = found["status"]
             assert status["observedGeneration"] == found["metadata"]["generation"], "not seen yet"
             why = next(c["reason"] for c in status["conditions"] if c["type"] == "Ready")
-            assert status["phase"] == phase, (status["phase"], why)
-            assert why == reason or not reason, why
+            assert (status["phase"], why) == (phase, reason)
             return found
 
         self.reached[name] = eventually(there, 40, f"{name} {phase} {reason}")
@@ -66,7 +65,7 @@ class Stage:
         return eventually(enough, 20, f"{count} Pods of {name}")
 
     def bind(self, pod: Manifest) -> None:
-        """Give the Pod a node, as the scheduler does. There is none of that name."""
+        """Give the Pod a node, as the scheduler does. There is none of that name, so it is deleted after a minute."""
         name = pod["metadata"]["name"]
         target = {"apiVersion": "v1", "kind": "Node", "name": "gpu-node-1"}
         body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
@@ -122,9 +121,9 @@ def _on_the_way(stage: Stage) -> None:
     (pod,) = stage.pods_of("loading")
     stage.bind(pod)
     stage.running(pod, ready=False)
-    stage.keep("pending", "Pending", "Unschedulable")
-    stage.keep("provisioning", "Provisioning")
     stage.keep("loading", "Loading", "LoadingWeights")
+    stage.keep("pending", "Pending", "Unschedulable")
+    stage.keep("provisioning", "Provisioning", "Unschedulable")
 
 
 def _in_service(stage: Stage) -> None:
@@ -135,14 +134,16 @@ def _in_service(stage: Stage) -> None:
     for name, replicas in (("ready", 1), ("degraded", 2), ("updating", 2), ("draining", 1)):
         found = stage.pods_of(name, replicas)
         if name == "draining":
-            stage.bind(found[0])  # a Pod without a node is gone at once
+            stage.bind(found[0])  # a Pod without a node would be gone at once
         pretend_ready(cluster, namespace, name)
         wait_for_phase(cluster, namespace, name, "Ready")
     stage.keep("ready", "Ready", "Serving")
-    stage.running(stage.pods_of("degraded", 2)[0], ready=False)
-    stage.keep("degraded", "Degraded")
+    lost = stage.pods_of("degraded", 2)[0]
+    stage.bind(lost)
+    stage.running(lost, ready=False)
+    stage.keep("degraded", "Degraded", "LoadingWeights")
     stage.declare(custom("updating", "registry.invalid/server:2", replicas=2))
-    stage.keep("updating", "Updating")
+    stage.keep("updating", "Updating", "Unschedulable")
     stage.declare(custom("draining", state="Stopped"))
     stage.keep("draining", "Draining", "StoppedByUser")
 
@@ -181,7 +182,7 @@ def _caches(stage: Stage) -> None:
     stage.declare(cache("empty"))
     stage.declare(cache("without-claim", storage={"claim": "missing"}))
     stage.declare(cache("unusable", storage={"claim": "for-one-pod"}))
-    stage.keep("busy", "Provisioning")
+    stage.keep("busy", "Provisioning", "Unschedulable")
     stage.keep("empty", "Ready", "AsDeclared")
     stage.keep("without-claim", "Pending", "ClaimNotFound")
     stage.keep("unusable", "Failed", "AccessModeUnsupported")

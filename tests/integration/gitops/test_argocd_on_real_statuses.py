@@ -15,7 +15,7 @@ from support.gitops import Way, tracked
 from support.kstatus import kstatus
 from support.kube import Cluster
 from support.model_phases import Stage
-from support.models import Manifest, custom
+from support.models import Manifest, custom, wait_for_phase
 
 pytestmark = pytest.mark.control_plane
 
@@ -75,6 +75,7 @@ def test_an_action_shows_as_a_difference_only_where_git_says_otherwise(staged: S
                 {"spec": changed["spec"], "metadata": {"annotations": changed["metadata"]["annotations"]}}
             )
             cluster.kubectl("-n", namespace, "patch", "model", name, "--type=merge", "-p", body)
+    wait_for_phase(cluster, namespace, "silent", "Stopped")
     assert way.kubectl(cluster, namespace, "diff", silent, check=False).stdout == ""
     assert "state: Stopped" in way.kubectl(cluster, namespace, "diff", outspoken, check=False).stdout
 
