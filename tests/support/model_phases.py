@@ -50,7 +50,7 @@ class Stage:
             status = found["status"]
             assert status["observedGeneration"] == found["metadata"]["generation"], "not seen yet"
             why = next(c["reason"] for c in status["conditions"] if c["type"] == "Ready")
-            assert (status["phase"], why) == (phase, reason)
+            assert (status["phase"], why) == (phase, reason), (status["phase"], why)
             return found
 
         self.reached[name] = eventually(there, 40, f"{name} {phase} {reason}")
@@ -77,8 +77,11 @@ class Stage:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         server = {"name": "server", "ready": ready, "started": ready, "restartCount": 0, "state": state}
         server |= {"image": "none", "imageID": "none"}
-        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": now}
-        status = {"phase": "Running", "conditions": [condition], "containerStatuses": [server]}
+        conditions = [
+            {"type": "PodScheduled", "status": "True", "reason": None, "message": None, "lastTransitionTime": now},
+            {"type": "Ready", "status": str(ready), "lastTransitionTime": now},
+        ]
+        status = {"phase": "Running", "conditions": conditions, "containerStatuses": [server]}
         self.cluster.kubectl(
             *("-n", self.namespace, "patch", "pod", pod["metadata"]["name"], "--subresource=status"),
             *("--type=strategic", "-p", json.dumps({"status": status})),
@@ -138,9 +141,9 @@ def _in_service(stage: Stage) -> None:
         pretend_ready(cluster, namespace, name)
         wait_for_phase(cluster, namespace, name, "Ready")
     stage.keep("ready", "Ready", "Serving")
-    lost = stage.pods_of("degraded", 2)[0]
-    stage.bind(lost)
-    stage.running(lost, ready=False)
+    for pod in stage.pods_of("degraded", 2):
+        stage.bind(pod)
+    stage.running(pod, ready=False)
     stage.keep("degraded", "Degraded", "LoadingWeights")
     stage.declare(custom("updating", "registry.invalid/server:2", replicas=2))
     stage.keep("updating", "Updating", "Unschedulable")
