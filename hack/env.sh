@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by every command in hack/: one virtual environment per checkout, exactly as requirements.lock says.
 # Leaves BERTH_ROOT and PYTHON set, PYTHONPATH pointing at the sources, and is quick when nothing changed.
 BERTH_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

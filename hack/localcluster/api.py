@@ -203,7 +203,9 @@ def status(name: str) -> dict[str, object]:
         "logs": str(where.logs),
     }
     if found.kind != "processes":
-        return result | {"alive": _answers(found, Path(str(result["kubeconfig"]))), "components": []}
+        alive = _answers(found, Path(str(result["kubeconfig"])))
+        known = {"addresses": kind.addresses(where, found)} if alive and found.kind == "kind" else {}
+        return result | {"alive": alive, "components": [], **known}
     cluster = LocalCluster(where, found)
     running = cluster.init.components()
     components = []

@@ -1,5 +1,6 @@
 """Clusters in a container engine, through kind: for machines that have one."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +9,9 @@ from localcluster import addons, engines, images
 from localcluster.errors import ClusterError
 from localcluster.kubeapi import Api
 from localcluster.state import Paths, State
+
+CONFIG_VARIABLE = "BERTH_KIND_CONFIG"
+"""Names a file for `kind create cluster --config`: the version of Kubernetes, ports, nodes."""
 
 
 def usable() -> bool:
@@ -18,8 +22,10 @@ def usable() -> bool:
 def up(where: Paths, state: State) -> None:
     """Make the cluster unless it is there; then give its node images and GPUs."""
     if not where.kubeconfig.exists() or _cluster_name(state) not in _kind("get", "clusters").split():
+        config = os.environ.get(CONFIG_VARIABLE)
         _kind(
-            "create", "cluster", "--name", _cluster_name(state), "--kubeconfig", str(where.kubeconfig), "--wait", "180s"
+            *("create", "cluster", "--name", _cluster_name(state), "--kubeconfig", str(where.kubeconfig)),
+            *("--wait", "180s", *(("--config", config) if config else ())),
         )
         for archive in (images.busybox(), images.llama_server()):
             load_image(state, archive)
@@ -32,6 +38,14 @@ def up(where: Paths, state: State) -> None:
         api.merge(node, {"metadata": {"labels": labels}})
         gpus = {"nvidia.com/gpu": str(state.gpus)}
         api.merge(f"{node}/status", {"status": {"capacity": gpus, "allocatable": gpus}})
+
+
+def addresses(where: Paths, state: State) -> dict[str, str]:
+    """Return the node's address. A program in the node's network, as hack/kind runs tests, is reached there too."""
+    node = Api(where.kubeconfig).get(f"/api/v1/nodes/{_cluster_name(state)}-control-plane")
+    known = node["status"]["addresses"] if node else []
+    found = next((one["address"] for one in known if one["type"] == "InternalIP"), "")
+    return {"node": found, "host": found}
 
 
 def load_image(state: State, archive: Path) -> None:

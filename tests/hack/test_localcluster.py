@@ -320,6 +320,19 @@ class TestKind:
         assert lines[0] == "load image-archive /image.tar --name berth-local-berth"
         assert lines[1].startswith("delete cluster --name berth-local-berth ")
 
+    def test_a_file_of_kinds_own_settings_is_passed_on(
+        self, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BERTH_KIND_CONFIG", "/settings.yaml")
+        monkeypatch.setattr(images, "busybox", lambda: Path("/busybox.tar"))
+        monkeypatch.setattr(images, "llama_server", lambda: Path("/llama.tar"))
+        where = state.Paths(tmp_path / "cluster")
+        with pytest.raises(FileNotFoundError):  # nobody wrote a kubeconfig
+            kind.up(where, state.State("berth", "kind"))
+        created = next(line for line in calls.read_text().splitlines() if line.startswith("create cluster"))
+        assert created.startswith("create cluster --name berth-local-berth --kubeconfig ")
+        assert created.endswith("--config /settings.yaml")
+
     def test_what_kind_cannot_do_is_said(self, calls: Path) -> None:
         with pytest.raises(ClusterError, match="no audit log"):
             api.ensure("berth", audit=True)

@@ -151,7 +151,7 @@ class ModelSpec(ApiType):
         ),
         *(_scheme_rule(backend, schemes) for backend, schemes in _SCHEMES.items()),
         Rule(
-            "!has(self.idle) || self.state == 'OnDemand'",
+            "!has(self.idle) || self.state != 'Running'",  # what is stopped may go on OnDemand
             "idle.after needs state OnDemand: set state: OnDemand or remove idle",
             ".idle",
             Reason.FORBIDDEN,

@@ -61,7 +61,10 @@ class Placement:
 
 
 def render_claim(subject: Subject, storage: CacheStorage) -> Manifest:
-    """The claim that Berth makes. It has an owner only when it is to go with the ModelCache."""
+    """The claim that Berth makes. It has an owner only when it is to go with the ModelCache.
+
+    One without an owner is nobody's instance: tools that find what is theirs by that label would prune it.
+    """
     spec: Manifest = {
         "accessModes": [mode.value for mode in storage.access_modes or ()] or ["ReadWriteOnce"],
         "resources": {"requests": {"storage": quantity("storage.size", storage.size or "0")}},
@@ -69,7 +72,10 @@ def render_claim(subject: Subject, storage: CacheStorage) -> Manifest:
     if storage.storage_class_name:
         spec["storageClassName"] = storage.storage_class_name
     owned = storage.reclaim is ReclaimPolicy.DELETE
-    return _owned(subject, "v1", CLAIM, names.cache_object(subject.name), {"spec": spec}, owned=owned)
+    labels = names.cache_labels(subject.name)
+    if not owned:
+        del labels[names.INSTANCE_LABEL]
+    return _owned(subject, "v1", CLAIM, names.cache_object(subject.name), {"spec": spec}, labels=labels, owned=owned)
 
 
 def render_guard(subject: Subject, settings: RenderSettings) -> Manifest:

@@ -1,6 +1,8 @@
 """The labels, annotations and names that Berth uses on the objects it makes: one place for all of them."""
 
 FIELD_MANAGER = "berth"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+"""What an object is an instance of. Argo CD can be told to take it for the name of an application."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "berth"
 MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
@@ -67,7 +69,7 @@ def child_labels(model_name: str, backend: str) -> dict[str, str]:
     """The labels of everything made for a Model. None of the Model's own: GitOps tools would claim the child."""
     return {
         "app.kubernetes.io/name": str(backend),
-        "app.kubernetes.io/instance": model_name,
+        INSTANCE_LABEL: model_name,
         "app.kubernetes.io/part-of": "berth",
         MANAGED_BY_LABEL: MANAGED_BY,
         **server_selector(model_name),
@@ -78,7 +80,7 @@ def cache_labels(cache_name: str) -> dict[str, str]:
     """The labels of everything made for a ModelCache."""
     return {
         "app.kubernetes.io/name": "berth-provisioner",
-        "app.kubernetes.io/instance": cache_name,
+        INSTANCE_LABEL: cache_name,
         "app.kubernetes.io/part-of": "berth",
         MANAGED_BY_LABEL: MANAGED_BY,
         CACHE_LABEL: cache_name,
