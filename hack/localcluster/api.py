@@ -204,8 +204,8 @@ def status(name: str) -> dict[str, object]:
     }
     if found.kind != "processes":
         alive = _answers(found, Path(str(result["kubeconfig"])))
-        known = {"addresses": kind.addresses(where, found)} if alive and found.kind == "kind" else {}
-        return result | {"alive": alive, "components": [], **known}
+        more = {"addresses": kind.addresses(where, found)} if alive and found.kind == "kind" else {}
+        return result | {"alive": alive, "components": [], **more}
     cluster = LocalCluster(where, found)
     running = cluster.init.components()
     components = []
