@@ -8,6 +8,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -73,6 +74,7 @@ _TROUBLES: dict[str, tuple[Any, ...]] = {
 _NOTHING = {name: "" if name == "unschedulable" else None for name in _TROUBLES}
 
 
+@cache
 def lifecycle_page() -> str:
     """The page in Markdown."""
     verdicts = _verdicts()

@@ -179,7 +179,7 @@ _DOWNLOADS: tuple[Event, ...] = (
 _CASES: tuple[tuple[dict[str, Any], tuple[Event, ...]], ...] = (
     ({"gpus": {"count": 1}}, (_STOP, _RUN, _changes_the_image, _BREAK, _MEND, *_MISHAPS)),
     ({"gpus": {"count": 0}}, (_STOP, _RUN, _changes_the_image, _BREAK, _MEND, _crashes(9))),
-    ({"gpus": {"count": 0}, "replicas": 2}, (*_SCALE, _crashes(1), _starts_again, _loses_a_pod)),
+    ({"gpus": {"count": 0}, "replicas": 2}, (*_SCALE, _crashes(1), _loses_a_pod)),
     ({"state": "OnDemand"}, (_wakes, _loses_a_pod)),
     ({"source": {"uri": builders.URI}, "gpus": {"count": 0}}, _DOWNLOADS),
 )
