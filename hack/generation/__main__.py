@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
     help="Checkout to write to.  [default: this one]",
 )
 def main(check: bool, root: Path) -> None:
-    """Write the CRDs, JSON schemas and reference pages that follow from the types in operator/berth/api/."""
+    """Write what follows from the types in operator/berth/api/, from the chart's values and from deploy/rbac.yaml."""
     files = desired_files()
     stale = stale_files(root, files)
     for path, problem in stale.items():
