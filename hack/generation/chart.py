@@ -79,19 +79,20 @@ def rules_template(rbac: str) -> str:
 
 @cache
 def install_manifests(generated: tuple[tuple[str, str], ...]) -> str:
-    """The chart with its defaults, rendered with these files in it, for `kubectl apply`."""
+    """The chart with its defaults, rendered with these files in it, for `kubectl apply`. The CRDs are as they are."""
     with tempfile.TemporaryDirectory(prefix="berth-chart-") as folder:
         shutil.copytree(ROOT / CHART, Path(folder) / CHART)
         for path, text in generated:
             (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
             (Path(folder) / path).write_text(text, encoding="utf-8")
         command = (str(pinnedtools.helm()), "template", "berth", f"{folder}/{CHART}", "--namespace", NAMESPACE)
-        done = subprocess.run((*command, "--no-hooks", "--kube-version=1.31.0"), capture_output=True, text=True)
+        settings = ("--no-hooks", "--kube-version=1.31.0", "--set=crds.enabled=false")
+        done = subprocess.run((*command, *settings), capture_output=True, text=True)
     if done.returncode:
         raise pinnedtools.ToolError(f"the chart cannot be rendered: {done.stderr.strip()}")
-    documents = [_without_helm(document) for document in yaml.safe_load_all(done.stdout) if document]
-    documents.insert(0, _namespace())
-    return f"# {INSTALL_FROM}\n---\n" + "---\n".join(yaml_text(document) for document in documents)
+    documents = [_namespace(), *(_without_helm(found) for found in yaml.safe_load_all(done.stdout) if found)]
+    crds = [text.split("---\n", 1)[1] for path, text in generated if path.startswith(f"{CHART}/files/crds/")]
+    return f"# {INSTALL_FROM}\n---\n" + "---\n".join([*crds, *(yaml_text(document) for document in documents)])
 
 
 def _namespace() -> dict[str, Any]:
@@ -104,7 +105,4 @@ def _without_helm(document: dict[str, Any]) -> dict[str, Any]:
     metadata = document["metadata"]
     for name in ("helm.sh/chart", "app.kubernetes.io/managed-by"):
         metadata.get("labels", {}).pop(name, None)
-    metadata.get("annotations", {}).pop("helm.sh/resource-policy", None)
-    if not metadata.get("annotations", True):
-        del metadata["annotations"]
     return document

@@ -46,7 +46,7 @@ class Helm:
 def rendered(*args: str, namespace: str = "berth-system", major: int = 4) -> tuple[dict[str, Any], ...]:
     """The objects of a release named berth. Copy what you change."""
     text = Helm(major, namespace=namespace).template(*args)
-    return tuple(document for document in yaml.safe_load_all(text) if document)
+    return tuple(document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document)
 
 
 def component(documents: tuple[dict[str, Any], ...], name: str) -> list[dict[str, Any]]:
