@@ -77,7 +77,7 @@ def test_rights_are_those_of_the_repository() -> None:
     documents = by_kind(rendered(), "ClusterRole") + by_kind(rendered(), "Role")
     found = {role["metadata"]["name"]: role["rules"] for role in documents}
     assert {name: found[name] for name in roles} == roles
-    assert found.keys() - roles.keys() == {"berth-view", "berth-edit", "berth-test-lease", "berth-test-models"}
+    assert found.keys() - roles.keys() == {"berth-view", "berth-edit", "berth-test"}
 
 
 @pytest.mark.parametrize("values", [EVERYTHING, NAMESPACE_ONLY], ids=["everything", "namespace"])
