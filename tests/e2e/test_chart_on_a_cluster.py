@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import re
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+import pinnedtools
+from berth.planning.render_settings import PUBLISHED_IMAGE
 from localcluster import api, images
 from support.chart import CHART, THIS_IMAGE, Helm
 from support.kube import Cluster, eventually, install_crds
@@ -19,6 +24,7 @@ from support.servers import HTTPD, Requests, address, reachable, shell
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
+ROOT = CHART.parents[1]
 SYSTEM = "berth-system"
 OLDER_IMAGE = THIS_IMAGE.replace("tag=dev", "tag=older")
 LOADED = {"metrics": {"path": "/metrics", "running": "running"}}
@@ -27,12 +33,14 @@ WAIT = ("--wait", "--timeout=3m")
 
 @pytest.fixture(scope="module")
 def where(bare_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
-    """The cluster, with Berth's image of this checkout under two names on its node."""
+    """The cluster, with Berth's image of this checkout under three names on its node."""
     archive = images.berth()
     api.load_image(bare_cluster.name, archive)
-    older = tmp_path_factory.mktemp("images") / "older.tar"
-    _rename(archive, "localhost/berth:older", older)
-    api.load_image(bare_cluster.name, older)
+    for name in ("localhost/berth:older", PUBLISHED_IMAGE):
+        renamed = tmp_path_factory.mktemp("images") / "renamed.tar"
+        _rename(archive, name, renamed)
+        api.load_image(bare_cluster.name, renamed)
+        renamed.unlink()
     return bare_cluster
 
 
@@ -132,6 +140,8 @@ def test_a_model_serves_through_upgrade_rollback_uninstall_and_another_install(
 ) -> None:
     helm("install", "berth", str(older), OLDER_IMAGE, *WAIT)
     assert operator_image(where) == "localhost/berth:older"
+    kept = where.kubectl("-n", SYSTEM, "get", "secret", "sh.helm.release.v1.berth.v1", "-o", "json").stdout
+    assert len(kept) < 500_000  # of 1 MiB that etcd takes
     tested = helm("test", "berth", "--logs")
     assert "the operator answers, one of its Pods leads, and the API server takes Models" in tested.stdout
     url = serve(where, namespace)
@@ -149,7 +159,7 @@ def test_a_model_serves_through_upgrade_rollback_uninstall_and_another_install(
         eventually(lambda: not upgrade_available(where, namespace), 60, "no upgradeAvailable")
 
         helm("uninstall", "berth", *WAIT)
-        assert where.list("pod", SYSTEM) == []
+        assert where.list("pod", SYSTEM, "app.kubernetes.io/component=operator") == []
         assert where.phase("hello", namespace) == "Ready"
 
         helm("install", "berth", str(CHART), THIS_IMAGE, *WAIT)
@@ -222,3 +232,24 @@ def test_agents_look_at_the_nodes_with_gpus(helm_4: Helm, where: Cluster) -> Non
     assert where.kubectl("get", "namespace", "berth-agent", "--ignore-not-found").stdout
     helm_4("uninstall", "berth", *WAIT)
     assert where.kubectl("get", "namespace", "berth-agent", "--ignore-not-found").stdout == ""
+
+
+def test_the_page_on_installing_can_be_walked(where: Cluster, tmp_path: Path) -> None:
+    """Every command of docs/install.md, in its order, as it stands there. The example needs a network: another Model."""
+    example = tmp_path / "example.yaml"
+    example.write_text(yaml.safe_dump(shell("quickstart", HTTPD)))
+    page = (ROOT / "docs/install.md").read_text().replace("examples/quickstart.yaml", str(example))
+    blocks = re.findall(r"^```console\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    commands = [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "helm").symlink_to(pinnedtools.helm(4))
+    (programs / "kubectl").symlink_to(where.kubectl_path)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "KUBECONFIG": str(where.kubeconfig)}
+    for command in commands:
+        done = subprocess.run(
+            ("bash", "-c", command), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert len(commands) > 20
+    assert where.kubectl("get", "crd,clusterrole,priorityclass", "-o", "name").stdout.count("berth") == 0
