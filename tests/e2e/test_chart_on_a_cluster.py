@@ -235,7 +235,7 @@ def test_agents_look_at_the_nodes_with_gpus(helm_4: Helm, where: Cluster) -> Non
 
 
 def test_the_page_on_installing_can_be_walked(where: Cluster, tmp_path: Path) -> None:
-    """Every command of docs/install.md, in its order, as it stands there. The example needs a network: another Model."""
+    """Every command of docs/install.md as it stands there. Only the example, which needs a network, is another one."""
     example = tmp_path / "example.yaml"
     example.write_text(yaml.safe_dump(shell("quickstart", HTTPD)))
     page = (ROOT / "docs/install.md").read_text().replace("examples/quickstart.yaml", str(example))
