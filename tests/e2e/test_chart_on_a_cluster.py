@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import pinnedtools
+from berth.cli.main import main as cli
 from berth.planning.render_settings import PUBLISHED_IMAGE
 from localcluster import api, images
 from support.chart import CHART, THIS_IMAGE, Helm
@@ -178,6 +179,22 @@ def test_models_go_with_the_crds_where_these_are_not_kept(helm: Helm, where: Clu
     assert shown.stdout == ""
     eventually(lambda: where.list("pod", namespace) == [], 60, "no Pods")
     assert where.list("service", namespace) == []
+
+
+@pytest.mark.skipif("uninstall" not in cli.commands, reason="this checkout has no `berth uninstall` yet")
+def test_models_are_stopped_before_the_release_goes_where_that_is_wanted(
+    helm_4: Helm, where: Cluster, namespace: str
+) -> None:
+    stopping = "--set=uninstall.stopModels=true,uninstall.timeout=90"
+    helm_4("install", "berth", str(CHART), THIS_IMAGE, stopping, *WAIT)
+    serve(where, namespace)
+    helm_4("uninstall", "berth", *WAIT)
+    assert where.phase("hello", namespace) == "Stopped"
+    assert conditions(where, namespace, "hello")["Ready"][1] == "OperatorUninstalling"
+    assert pods(where, namespace, "hello") == []
+
+    helm_4("install", "berth", str(CHART), THIS_IMAGE, *WAIT)
+    wait_for_phase(where, namespace, "hello", "Ready", 90)
 
 
 def test_helm_4_waits_for_a_model_of_another_chart(

@@ -234,10 +234,11 @@ def test_models_are_stopped_at_the_end_only_where_that_is_wanted() -> None:
     assert rules == {
         "berth-stop-models": [{"apiGroups": ["berth.dev"], "resources": ["models"], "verbs": ["list"]}],
         "berth-stop-models-order": [
-            {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["berth"], "verbs": ["get", "patch"]}
+            {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["berth-operator"], "verbs": ["patch"]}
         ],
     }
-    assert "berth" in [found["metadata"]["name"] for found in by_kind(documents, "ConfigMap")]
+    (switch,) = by_kind(documents, "ConfigMap")
+    assert (switch["metadata"]["name"], switch["data"]) == ("berth-operator", {"stopModels": "false"})
 
 
 def test_rights_of_hooks_live_no_longer_than_they() -> None:
