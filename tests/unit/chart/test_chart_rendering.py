@@ -279,3 +279,10 @@ def test_the_notes_say_what_comes_next(values: tuple[str, ...]) -> None:
     notes = done.stdout.split("NOTES:\n")[1]
     assert "helm test berth --namespace berth-system" in notes
     assert ("kubectl get gpunodes" in notes) == (values != NAMESPACE_ONLY)
+
+
+def test_the_namespace_of_the_release_is_not_made_by_it() -> None:
+    documents = rendered("--set=agent.namespace.name=berth-system")
+    assert by_kind(documents, "Namespace") == []
+    (daemonset,) = by_kind(documents, "DaemonSet")
+    assert daemonset["metadata"]["namespace"] == "berth-system"
