@@ -30,6 +30,7 @@ SYSTEM = "berth-system"
 OLDER_IMAGE = THIS_IMAGE.replace("tag=dev", "tag=older")
 LOADED = {"metrics": {"path": "/metrics", "running": "running"}}
 WAIT = ("--wait", "--timeout=3m")
+NO_AGENTS = "--set=agent.enabled=false"
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_a_model_serves_through_upgrade_rollback_uninstall_and_another_install(
 
 
 def test_models_go_with_the_crds_where_these_are_not_kept(helm: Helm, where: Cluster, namespace: str) -> None:
-    helm("install", "berth", str(CHART), THIS_IMAGE, "--set=crds.keep=false", *WAIT)
+    helm("install", "berth", str(CHART), THIS_IMAGE, NO_AGENTS, "--set=crds.keep=false", *WAIT)
     serve(where, namespace)
     helm("uninstall", "berth", *WAIT)
     shown = where.kubectl("get", "crd", "models.berth.dev", "--ignore-not-found")
@@ -186,7 +187,7 @@ def test_models_are_stopped_before_the_release_goes_where_that_is_wanted(
     helm_4: Helm, where: Cluster, namespace: str
 ) -> None:
     stopping = "--set=uninstall.stopModels=true,uninstall.timeout=90"
-    helm_4("install", "berth", str(CHART), THIS_IMAGE, stopping, *WAIT)
+    helm_4("install", "berth", str(CHART), THIS_IMAGE, NO_AGENTS, stopping, *WAIT)
     serve(where, namespace)
     helm_4("uninstall", "berth", *WAIT)
     assert where.phase("hello", namespace) == "Stopped"
@@ -200,7 +201,7 @@ def test_models_are_stopped_before_the_release_goes_where_that_is_wanted(
 def test_helm_4_waits_for_a_model_of_another_chart(
     helm_4: Helm, where: Cluster, namespace: str, tmp_path: Path
 ) -> None:
-    helm_4("install", "berth", str(CHART), THIS_IMAGE, *WAIT)
+    helm_4("install", "berth", str(CHART), THIS_IMAGE, NO_AGENTS, *WAIT)
     mine = _chart_of_a_model(tmp_path, "exec httpd -f -p 9000 -h /tmp")
     users = Helm(4, where.kubeconfig, namespace)
     users("install", "mine", str(mine), *WAIT)
