@@ -7,7 +7,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import click
 import yaml
 
+import pinnedtools
 import tinymodel
 from localcluster import api, images
 from localcluster.errors import ClusterError
@@ -39,6 +40,7 @@ class Kubectl:
     """kubectl on one cluster, in the namespace of its kubeconfig."""
 
     def __init__(self, path: str, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
         self._command = [path, "--kubeconfig", str(kubeconfig)]
 
     def __call__(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
@@ -58,42 +60,32 @@ class Kubectl:
         return shown
 
 
-def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first truthy answer of `check` within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (answer := check()):
-        if time.monotonic() > deadline:
-            raise DemoError(f"{what} did not happen within {seconds:.0f} s")
-        time.sleep(0.1)
-    return answer
+def values(image: str, built: str = "", local: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Values of the chart: this image, and what else. Another build makes other Pods, also of the same name."""
+    named, _, digest = image.partition("@")
+    repository, colon, tag = named.rpartition(":")
+    if not colon or "/" in tag:  # a colon in front of a port
+        repository, tag = named, ""
+    annotations = {"berth.dev/built": built} if built else {}
+    return {
+        "image": {"registry": "", "repository": repository, "tag": tag, "digest": digest},
+        "operator": {"podAnnotations": annotations, **(local or {})},
+    }
 
 
-def operator_manifests(image: str, built: str = "", flags: tuple[str, ...] = ()) -> str:
-    """deploy/operator.yaml with this image and further flags. Another build makes other Pods, also of the same name."""
-    documents = list(yaml.safe_load_all((ROOT / "deploy/operator.yaml").read_text()))
-    template = next(d for d in documents if d["kind"] == "Deployment")["spec"]["template"]
-    (container,) = template["spec"]["containers"]
-    container["image"] = image
-    next(variable for variable in container["env"] if variable["name"] == "BERTH_IMAGE")["value"] = image
-    container["args"] += flags
-    if built:
-        template["metadata"]["annotations"] = {"berth.dev/built": built}
-    return yaml.safe_dump_all(documents)
-
-
-def install_crds(kubectl: Kubectl) -> None:
-    """The CRDs; returns when the API server serves them."""
-    kubectl("apply", "-f", str(ROOT / "crds"))
-    served = ("api-resources", "--api-group=berth.dev", "--output=name")  # `kubectl wait` fails on a CRD just made
-    wait_for(lambda: "models.berth.dev" in kubectl(*served, check=False), 30, "the API server's serving of Models")
-
-
-def install(kubectl: Kubectl, operator: str) -> None:
-    """The CRDs, the rights, and the operator's Deployment; returns when it is Ready."""
-    install_crds(kubectl)
-    kubectl("apply", "-f", str(ROOT / "deploy/rbac.yaml"))
-    kubectl("apply", "-f", "-", stdin=operator)
-    kubectl(*OPERATOR, "rollout", "status", "deployment/berth-operator", "--timeout=120s")
+def install(kubectl: Kubectl, chosen: dict[str, Any]) -> None:
+    """The chart with these values; returns when the operator is Ready."""
+    command = (str(pinnedtools.helm()), "upgrade", "--install", "berth", str(ROOT / "charts/berth"), *OPERATOR)
+    # A cluster of an earlier demonstration may have objects that Helm did not make.
+    further = ("--create-namespace", "--take-ownership", "--wait", "--timeout=2m", "--values=-")
+    done = subprocess.run(
+        (*command, f"--kubeconfig={kubectl.kubeconfig}", *further),
+        input=yaml.safe_dump(chosen),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise DemoError(f"helm upgrade --install berth failed: {done.stderr.strip()}")
 
 
 def operator_state(kubectl: Kubectl) -> str:
@@ -190,21 +182,21 @@ def main(kubeconfig: Path | None, image: str | None, keep: bool) -> None:
         with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="berth-demo-") as folder:
             if kubeconfig is not None and image is not None:
                 kubectl = Kubectl("kubectl", kubeconfig)
-                demonstrate(kubectl, Path(folder), operator_manifests(image), image)
+                demonstrate(kubectl, Path(folder), values(image), image)
                 kubectl(
                     "delete", "-f", str(ROOT / "examples/quickstart.yaml"), "-f", str(ROOT / "hack/standin-hub.yaml")
                 )
-                say("Berth stays installed; to remove it: kubectl delete -f crds -f deploy")
+                say("Berth stays installed; to remove it: helm uninstall berth --namespace berth-system")
             else:
-                kubectl, operator = local_cluster(stack, keep)
-                demonstrate(kubectl, Path(folder), operator, images.BERTH_IMAGE)
-    except (DemoError, ClusterError) as error:
+                kubectl, chosen = local_cluster(stack, keep)
+                demonstrate(kubectl, Path(folder), chosen, images.BERTH_IMAGE)
+    except (DemoError, ClusterError, pinnedtools.ToolError) as error:
         sys.exit(f"{click.style('demo failed:', fg='red', bold=True)} {error}")
     say(f"done in {time.monotonic() - began:.0f} s")
 
 
-def local_cluster(stack: ExitStack, keep: bool) -> tuple[Kubectl, str]:
-    """A local cluster with Berth's image, and the manifests that run the operator from it."""
+def local_cluster(stack: ExitStack, keep: bool) -> tuple[Kubectl, dict[str, Any]]:
+    """A local cluster with Berth's image, and the chart's values that run the operator from it."""
     say("bringing up a local cluster (the first time builds Kubernetes, about 8 minutes on 2 cores)")
     existed = api.exists(CLUSTER)
     cluster = api.ensure(CLUSTER)
@@ -220,17 +212,15 @@ def local_cluster(stack: ExitStack, keep: bool) -> tuple[Kubectl, str]:
     say("loading Berth's image (the first time builds it, half a minute)")
     archive = images.berth()
     api.load_image(CLUSTER, archive)
-    flags = ("--log-format=text", f"--image=llamacpp={images.LLAMA_IMAGE}")
-    return Kubectl(str(cluster.kubectl), cluster.kubeconfig), operator_manifests(
-        images.BERTH_IMAGE, archive.stem, flags
-    )
+    local = {"logFormat": "text", "backendImages": {"llamacpp": images.LLAMA_IMAGE}}
+    return Kubectl(str(cluster.kubectl), cluster.kubeconfig), values(images.BERTH_IMAGE, archive.stem, local)
 
 
-def demonstrate(kubectl: Kubectl, folder: Path, operator: str, image: str) -> None:
+def demonstrate(kubectl: Kubectl, folder: Path, chosen: dict[str, Any], image: str) -> None:
     """The story itself."""
-    say("installing Berth: CRDs, rights, the operator's Deployment")
+    say("helm install berth charts/berth")
     try:
-        install(kubectl, operator)
+        install(kubectl, chosen)
         prepare_hub(kubectl, folder, image)
         say("kubectl apply -f examples/quickstart.yaml")
         kubectl("apply", "-f", str(ROOT / "examples/quickstart.yaml"))

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.kube import Cluster, eventually
+from support.kube import Cluster, eventually, install_crds
 from support.operator_process import OperatorProcess, grant
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,16 +18,14 @@ PREFIX = os.environ.get("BERTH_TEST_CLUSTERS", "test")
 """How the names of the clusters begin: runs side by side take different ones."""
 
 
-def _cluster(name: str, *, control_plane: bool) -> Iterator[Cluster]:
+def _cluster(name: str, *, control_plane: bool, crds: bool = True) -> Iterator[Cluster]:
     from localcluster import api
 
     existed = api.exists(name)
     made = api.ensure(name, control_plane=control_plane)
     shared = Cluster(name, Path(made.kubeconfig), Path(made.kubectl))
-    shared.kubectl("apply", "-f", str(ROOT / "crds"))
-    # `kubectl wait` gives up at once on a CRD that has no conditions yet.
-    established = ("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
-    eventually(lambda: shared.kubectl(*established), 60, "the CRDs")
+    if crds:
+        install_crds(shared)
     yield shared
     if not existed and not os.environ.get("BERTH_KEEP_CLUSTERS"):
         api.delete(name)
@@ -49,6 +47,12 @@ def lone_control_plane() -> Iterator[Cluster]:
 def cluster() -> Iterator[Cluster]:
     """A real cluster with a node that runs Pods and has 4 GPUs of its device plugin, with Berth's CRDs."""
     yield from _cluster(f"{PREFIX}-node", control_plane=False)
+
+
+@pytest.fixture(scope="module")
+def bare_cluster() -> Iterator[Cluster]:
+    """A cluster with a node and nothing of Berth, for tests that install it; they leave it as they found it."""
+    yield from _cluster(f"{PREFIX}-bare", control_plane=False, crds=False)
 
 
 @pytest.fixture(scope="session")

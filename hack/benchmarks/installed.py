@@ -1,5 +1,6 @@
 """Berth on a cluster of the benchmark's own: its CRDs and rights, and the operator as a process beside the cluster."""
 
+import time
 from pathlib import Path
 
 import yaml
@@ -13,7 +14,8 @@ ACCOUNT = "berth-operator"
 
 def install(kubectl: walkthrough.Kubectl) -> None:
     """The CRDs, the operator's identity and its rights; no operator."""
-    walkthrough.install_crds(kubectl)
+    kubectl("apply", "-f", str(ROOT / "crds"))
+    _wait_for_models(kubectl)
     kubectl("apply", "-f", str(ROOT / "deploy/rbac.yaml"))
     subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
     group = "rbac.authorization.k8s.io"
@@ -33,6 +35,15 @@ def install(kubectl: walkthrough.Kubectl) -> None:
         *map(binding, ("berth-operator", "berth-operator-nodes", "berth-operator-lease")),
     ]
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+
+
+def _wait_for_models(kubectl: walkthrough.Kubectl) -> None:
+    """`kubectl wait` fails on a CRD just made: wait until the API server serves it."""
+    deadline = time.monotonic() + 30
+    while "models.berth.dev" not in kubectl("api-resources", "--api-group=berth.dev", "--output=name", check=False):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the API server did not serve Models within 30 s")
+        time.sleep(0.2)
 
 
 def operator_kubeconfig(kubectl: walkthrough.Kubectl, admin: Path, folder: Path) -> Path:

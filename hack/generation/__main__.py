@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
     help="Checkout to write to.  [default: this one]",
 )
 def main(check: bool, root: Path) -> None:
-    """Write the CRDs, JSON schemas and pages that follow from the types and decisions in operator/berth/."""
+    """Write what follows from types and decisions in operator/berth/, from values and catalogue, and from rbac.yaml."""
     files = desired_files()
     stale = stale_files(root, files)
     for path, problem in stale.items():

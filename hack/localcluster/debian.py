@@ -50,6 +50,11 @@ def python() -> Path:
     return _unpacked(f"python-{PYTHON_KEY}", PYTHON_PACKAGES, "trixie", _UNUSED)
 
 
+def promtool() -> Path:
+    """Return a folder with Prometheus's tool that checks rules, in its own package since Debian's Prometheus 3."""
+    return _unpacked("promtool-1", ("promtool",), "sid")
+
+
 def _unpacked(name: str, packages: Iterable[str], suite: str, unused: Iterable[str] = ()) -> Path:
     target = state.cache_folder() / "roots" / name
     if target.exists():

@@ -1,4 +1,4 @@
-"""The operator in the cluster, from Berth's own image and deploy/operator.yaml, under Pod Security `restricted`."""
+"""The operator in the cluster, from Berth's own image, as the chart deploys it, under Pod Security `restricted`."""
 
 import json
 import tarfile
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from localcluster import api, images
+from support import chart
 from support.kube import Cluster, eventually
 from support.models import wait_for_phase
-from support.operator_process import ROOT, grant
+from support.operator_process import grant
 from support.servers import HTTPD, address, reachable, shell
 
 pytestmark = pytest.mark.cluster
@@ -39,12 +39,9 @@ def deployed(cluster: Cluster, namespace: str, image: Path) -> Iterator[str]:
 
 
 def _deployment(namespace: str) -> dict[str, Any]:
-    documents = yaml.safe_load_all((ROOT / "deploy/operator.yaml").read_text())
-    deployment: dict[str, Any] = next(d for d in documents if d["kind"] == "Deployment")
-    deployment["metadata"]["namespace"] = namespace
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    container["args"] += ["--namespace", namespace]
-    return deployment
+    served = ("--set", f"watchNamespace={namespace}")
+    objects = chart.component(chart.rendered(chart.THIS_IMAGE, *served, namespace=namespace), "operator")
+    return next(found for found in objects if found["kind"] == "Deployment")
 
 
 def _size(image: Path) -> int:

@@ -1,4 +1,4 @@
-"""Berth's own image: what goes into it, what makes it another one, and how the demonstration uses it."""
+"""Berth's own image: what goes into it, and what makes it another one."""
 
 import re
 import tomllib
@@ -6,12 +6,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import yaml
-from click.testing import CliRunner
 
 import lock_subset
-import walkthrough
-from localcluster import imagebuild, images
+from localcluster import imagebuild
 from localcluster.imagebuild import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -140,27 +137,3 @@ class TestPipSettings:
         pem.touch()
         assert imagebuild.pip_settings("", {"SSL_CERT_FILE": str(pem)}) == ("[global]\n", pem)
         assert imagebuild.pip_settings("", {"SSL_CERT_FILE": "/nowhere"}) == ("[global]\n", None)
-
-
-class TestOperatorOfTheDemonstration:
-    def test_it_runs_the_image_and_hands_it_on(self) -> None:
-        text = walkthrough.operator_manifests("registry.invalid/berth:1", "b1", ("--log-format=text",))
-        (deployment,) = (d for d in yaml.safe_load_all(text) if d["kind"] == "Deployment")
-        template = deployment["spec"]["template"]
-        (container,) = template["spec"]["containers"]
-        assert container["image"] == "registry.invalid/berth:1"
-        assert {"name": "BERTH_IMAGE", "value": "registry.invalid/berth:1"} in container["env"]
-        assert container["args"] == ["operator", "--log-format=text"]
-        assert template["metadata"]["annotations"] == {"berth.dev/built": "b1"}
-        assert images.BERTH_IMAGE not in text
-
-    def test_a_cluster_of_ones_own_needs_an_image_in_a_registry(self, tmp_path: Path) -> None:
-        config = tmp_path / "config"
-        config.touch()
-        done = CliRunner().invoke(walkthrough.main, ["--kubeconfig", str(config)])
-        assert done.exit_code == 2
-        assert "name it with --image" in " ".join(done.output.split())
-
-    def test_a_local_cluster_takes_no_other_image(self) -> None:
-        done = CliRunner().invoke(walkthrough.main, ["--image", "registry.invalid/berth:1"])
-        assert done.exit_code == 2

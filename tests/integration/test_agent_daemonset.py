@@ -1,4 +1,4 @@
-"""deploy/agent.yaml on a real node: in its own image, with the token that kubelet gives it, under its policy."""
+"""The chart's agent on a real node: in its own image, with the token that kubelet gives it, under its policy."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,27 +1,27 @@
 """What the cluster has to have for agents: their rights, their objects, and logins like those of their Pods."""
 
+import copy
 import uuid
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from support import chart
 from support.kube import Cluster, eventually
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = ACCOUNT = "berth-agent"
 
 
 def install(cluster: Cluster) -> None:
-    """Everything of deploy/agent.yaml but the agents themselves."""
+    """Everything of the chart's agents but the agents themselves."""
     cluster.apply(*(document for document in manifests() if document["kind"] != "DaemonSet"))
     eventually(lambda: cluster.get("serviceaccount", ACCOUNT, NAMESPACE), 30, "the ServiceAccount")
 
 
 def manifests() -> list[dict[str, Any]]:
-    """The documents of deploy/agent.yaml."""
-    found: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy/agent.yaml").read_text()))
-    return found
+    """The objects of the chart that have to do with agents, in the image of this checkout."""
+    return copy.deepcopy(chart.component(chart.rendered(chart.THIS_IMAGE), "agent"))
 
 
 def gpu_node(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import yaml
 from berth.cluster import resources
 from localcluster.kubeapi import Api
 
+ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
@@ -131,3 +132,11 @@ class Cluster:
         )
         os.chmod(path, 0o600)
         return path
+
+
+def install_crds(where: Cluster) -> None:
+    """Berth's CRDs, without Helm."""
+    where.kubectl("apply", "-f", str(ROOT / "crds"))
+    # `kubectl wait` gives up at once on a CRD that has no conditions yet.
+    established = ("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    eventually(lambda: where.kubectl(*established), 60, "the CRDs")
