@@ -10,8 +10,7 @@ from typing import Any
 
 import cel
 
-from berth.api.model import BackendName, ModelSpec
-from berth.api.model import _SCHEMES as SCHEMES
+from berth.api.model import SCHEMES, BackendName, ModelSpec
 from berth.backends.base import (
     Backend,
     Check,
@@ -284,7 +283,9 @@ def _flat(pod: Json) -> dict[str, str]:
         flat[f"{kind}.timeoutSeconds"] = str(probe["timeoutSeconds"])
     for resource, amount in server.get("resources", {}).get("limits", {}).items():
         flat[f"resources.limits[{resource}]"] = amount
-    flat |= {"/dev/shm": volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume["name"] == "shm"}
+    for volume in pod["volumes"]:
+        if volume["name"] == "shm":
+            flat["/dev/shm"] = volume["emptyDir"]["sizeLimit"]
     for sidecar in pod.get("initContainers", ()):
         flat[_SIDECAR] = " ".join(one for one in sidecar["args"][1:] if not one.startswith(_ALWAYS_OF_SIDECAR))
     hook = server["lifecycle"]["preStop"]

@@ -9,8 +9,8 @@ import yaml
 from berth.api.base import GROUP, VERSION
 from berth.api.crd import RESOURCES, Resource, custom_resource_definition
 from catalogue.chart import models_chart_files
-from generation.editor_schema import editor_schema
 from generation.backend_pages import backend_pages
+from generation.editor_schema import editor_schema
 from generation.marked import with_parts
 from generation.reasons import reasons_page
 from generation.reference import reference_page
