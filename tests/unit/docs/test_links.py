@@ -15,11 +15,11 @@ PROMISED = {
     "docs/lifecycle.md",
     "docs/orphans.md",
     "docs/recovery.md",
+    "docs/soak.md",
     "docs/uninstalling.md",
 }
 """Pages that are being written; links to them are no mistakes. To be emptied when they are there."""
 PATHS = re.compile(r"(?<![\w./-])((?:docs|examples|deploy|crds|charts|hack|tests|operator)/[\w./*{}-]*[\w*}/])")
-GENERATED_SOMEWHERE = ("hack/cluster/", "tests/unit/docs")
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
