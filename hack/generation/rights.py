@@ -20,6 +20,7 @@ _WHY: Mapping[str, str] = {
     "persistentvolumeclaims": "the volumes of ModelCaches; Berth deletes none",
     "pods": "looked at; told to which nodes they may go; deleted when a stop is forced",
     "events": "what happened, for people",
+    "configmaps": "one, by name: whether all Models are to stop before an uninstallation",
     "leases": "which of the operators leads",
     "nodes": "what they offer; never written",
     "persistentvolumes": "on which nodes a volume can be used",
