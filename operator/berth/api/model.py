@@ -39,6 +39,7 @@ from berth.api.pod_template import PodTemplate
 
 __all__ = [
     "NAME_RULE",
+    "SCHEMES",
     "BackendName",
     "ComputeResources",
     "Custom",
@@ -86,13 +87,14 @@ class BackendName(StrEnum):
     CUSTOM = "custom"
 
 
-_SCHEMES = {
+SCHEMES = {
     BackendName.VLLM: ("hf", "s3", "pvc", "oci"),
     BackendName.SGLANG: ("hf", "s3", "pvc", "oci"),
     BackendName.TGI: ("hf", "s3", "pvc", "oci"),
     BackendName.LLAMACPP: ("hf", "https", "s3", "pvc", "oci"),
     BackendName.OLLAMA: ("ollama", "pvc"),
 }
+"""Where each backend loads its weights from."""
 _KNOWN_SCHEMES = ("hf", "ollama", "https", "s3", "pvc", "oci")
 
 
@@ -149,7 +151,7 @@ class ModelSpec(ApiType):
             ".source",
             Reason.REQUIRED,
         ),
-        *(_scheme_rule(backend, schemes) for backend, schemes in _SCHEMES.items()),
+        *(_scheme_rule(backend, schemes) for backend, schemes in SCHEMES.items()),
         Rule(
             "!has(self.idle) || self.state != 'Running'",  # what is stopped may go on OnDemand
             "idle.after needs state OnDemand: set state: OnDemand or remove idle",
