@@ -17,7 +17,7 @@ from support.kube import Cluster, eventually
 from support.misbehaving_server import MisbehavingServer
 from support.models import Served, pods, wait_for_phase
 from support.operator_process import OperatorProcess, grant
-from support.servers import llama
+from support.servers import llama, shell
 
 pytestmark = pytest.mark.cluster
 
@@ -204,3 +204,62 @@ def test_read_write_once_pod_is_refused(two_nodes: Served, store: str) -> None:
         return bool(stalled) and stalled[0]["reason"] == "AccessModeUnsupported"
 
     eventually(refused, 20, "AccessModeUnsupported")
+
+
+# ---- nodes that fail a Model -------------------------------------------------------------------------------------
+
+
+def model_status(served: Served, name: str) -> dict[str, Any]:
+    found = served.cluster.get("model", name, served.namespace)
+    assert found is not None
+    return dict(found["status"])
+
+
+def test_a_node_whose_gpus_do_not_work_is_left(two_nodes: Served, store: str) -> None:
+    where, namespace, name = two_nodes.cluster, two_nodes.namespace, f"m-{store}"
+    rather_real = {"matchExpressions": [{"key": "type", "operator": "NotIn", "values": ["kwok"]}]}
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": rather_real}]}
+    script = "echo 'RuntimeError: No CUDA GPUs are available' >&2; exit 1"
+    template = {"spec": {"affinity": {"nodeAffinity": preferred}}}
+    where.apply(shell(name, script, podTemplate=template), namespace=namespace)
+    wait_for_phase(where, namespace, name, "Ready", 60)
+    assert [one["node"] for one in model_status(two_nodes, name)["recovery"]["excludedNodes"]] == ["berth"]
+    assert model_status(two_nodes, name)["lastFailure"]["reason"] == "GpuFault"
+    assert node_of(two_nodes, name).startswith("simulated-")
+    where.kubectl("-n", namespace, "delete", "model", name, "--wait=false")
+
+
+@pytest.mark.slow
+def test_a_server_on_a_node_that_falls_silent_is_replaced_on_another(two_nodes: Served, store: str) -> None:
+    """The node-lifecycle controller is the real one: a node is silent for 50 s before anybody says so."""
+    from localcluster import api
+
+    where, namespace, name = two_nodes.cluster, two_nodes.namespace, f"m-{store}"
+    (added,) = api.add_nodes(where.name, 1, gpus=2, product="NVIDIA-L40S", memory=46068)
+    try:
+        there = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [added]}]}
+        preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": there}]}
+        hurry = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+        template = {"affinity": {"nodeAffinity": preferred}, "tolerations": [{**hurry, "tolerationSeconds": 5}]}
+        where.apply(llama(name, podTemplate={"spec": template}), namespace=namespace)
+        wait_for_phase(where, namespace, name, "Ready", 90)
+        assert node_of(two_nodes, name) == added
+        where.kubectl("annotate", "node", added, "kwok.x-k8s.io/node-")  # nobody answers for its kubelet any more
+
+        def named() -> bool:
+            return bool(model_status(two_nodes, name).get("lastFailure", {}).get("reason") == "NodeLost")
+
+        eventually(named, 120, "NodeLost")
+
+        def elsewhere() -> bool:
+            living = [p for p in pods(where, namespace, name) if "deletionTimestamp" not in p["metadata"]]
+            return bool(living) and living[0]["spec"].get("nodeName") not in (None, added)
+
+        eventually(elsewhere, 60, "a Pod on another node")
+        wait_for_phase(where, namespace, name, "Ready", 60)
+        assert [one["reason"] for one in model_status(two_nodes, name)["recovery"]["lostPods"]] == ["NodeLost"]
+        where.kubectl("-n", namespace, "patch", "model", name, "--type=merge", "-p", '{"spec":{"state":"Stopped"}}')
+        wait_for_phase(where, namespace, name, "Stopped", 60)
+    finally:
+        where.kubectl("-n", namespace, "delete", "model", name, "--wait=false")
+        where.kubectl("delete", "node", added)
