@@ -108,7 +108,7 @@ def test_a_command_that_the_image_does_not_have_is_no_crash(served: Served, name
 def test_pods_that_the_kubelet_throws_out_again_and_again_end_in_failed(served: Served, name: str) -> None:
     where, namespace = served.cluster, served.namespace
     script = f"dd if=/dev/zero of=/tmp/much bs=1M count=40; {HTTPD}"
-    limits = {"cpu": "1", "memory": "128Mi", "ephemeralStorage": "10Mi"}
+    limits = {"cpu": "1", "memory": "128Mi", "ephemeral-storage": "10Mi"}
     where.apply(shell(name, script, limits=limits), namespace=namespace)
     message = wait_for_stall(where, namespace, name, "Evicted", 120)
     assert "2 Pods failed one after the other" in message
