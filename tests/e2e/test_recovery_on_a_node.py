@@ -105,12 +105,14 @@ def test_a_command_that_the_image_does_not_have_is_no_crash(served: Served, name
     assert "no-such-program" in wait_for_stall(where, namespace, name, "ContainerStartFailed", 60)
 
 
+@pytest.mark.slow
 def test_pods_that_the_kubelet_throws_out_again_and_again_end_in_failed(served: Served, name: str) -> None:
+    """A kubelet looks at the disk that Pods use once a minute."""
     where, namespace = served.cluster, served.namespace
     script = f"dd if=/dev/zero of=/tmp/much bs=1M count=40; {HTTPD}"
     limits = {"cpu": "1", "memory": "128Mi", "ephemeral-storage": "10Mi"}
     where.apply(shell(name, script, limits=limits), namespace=namespace)
-    message = wait_for_stall(where, namespace, name, "Evicted", 120)
+    message = wait_for_stall(where, namespace, name, "Evicted", 240)
     assert "2 Pods failed one after the other" in message
     assert "storage" in message, "the kubelet's own words"
     lost = status(served, name)["recovery"]["lostPods"]
