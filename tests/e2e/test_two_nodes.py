@@ -226,8 +226,12 @@ def test_a_node_whose_gpus_do_not_work_is_left(two_nodes: Served, store: str) ->
     wait_for_phase(where, namespace, name, "Ready", 60)
     assert [one["node"] for one in model_status(two_nodes, name)["recovery"]["excludedNodes"]] == ["berth"]
     assert model_status(two_nodes, name)["lastFailure"]["reason"] == "GpuFault"
-    living = [pod for pod in pods(where, namespace, name) if "deletionTimestamp" not in pod["metadata"]]
-    assert [pod["spec"]["nodeName"].partition("-")[0] for pod in living] == ["simulated"]
+
+    def only_there() -> bool:
+        living = [pod for pod in pods(where, namespace, name) if "deletionTimestamp" not in pod["metadata"]]
+        return [pod["spec"].get("nodeName", "").partition("-")[0] for pod in living] == ["simulated"]
+
+    eventually(only_there, 20, "a Pod on the simulated node and no other")
     assert two_nodes.operator.metric("berth_unequal_applies_total", kind="Deployment") == 0
     where.kubectl("-n", namespace, "delete", "model", name, "--wait=false")
 
