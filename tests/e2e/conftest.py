@@ -37,7 +37,8 @@ def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         *("--image", f"llamacpp={LLAMA_IMAGE}", "--provisioner-image", BERTH_IMAGE),
         *("--ephemeral-max", "2Mi", "--download-retry", "2"),
         *("--load-interval", "1", "--load-settle", "3"),
-        *("--crash-budget", "2", "--image-pull-patience", "5", "--config-patience", "60", "--refusal-interval", "2"),
+        *("--crash-budget", "2", "--pod-retry", "2", "--image-pull-patience", "5", "--config-patience", "60"),
+        *("--refusal-interval", "2"),
     )
     try:
         yield Served(cluster, namespace, operator.start())

@@ -3,6 +3,7 @@
 Pods on a simulated node only say that they run, which is enough to see where the scheduler put them.
 """
 
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,9 @@ from conftest import LLAMA_IMAGE
 from support.caches import cache, download_pods, entry, jobs
 from support.kube import Cluster, eventually
 from support.misbehaving_server import MisbehavingServer
-from support.models import Served, pods, wait_for_phase
+from support.models import Served, pods, pretend_ready, wait_for_phase
 from support.operator_process import OperatorProcess, grant
-from support.servers import llama
+from support.servers import HTTPD, llama, shell
 
 pytestmark = pytest.mark.cluster
 
@@ -204,3 +205,80 @@ def test_read_write_once_pod_is_refused(two_nodes: Served, store: str) -> None:
         return bool(stalled) and stalled[0]["reason"] == "AccessModeUnsupported"
 
     eventually(refused, 20, "AccessModeUnsupported")
+
+
+# ---- nodes that fail a Model -------------------------------------------------------------------------------------
+
+
+def model_status(served: Served, name: str) -> dict[str, Any]:
+    found = served.cluster.get("model", name, served.namespace)
+    assert found is not None
+    return dict(found["status"])
+
+
+def test_a_node_whose_gpus_do_not_work_is_left(two_nodes: Served, store: str) -> None:
+    where, namespace, name = two_nodes.cluster, two_nodes.namespace, f"m-{store}"
+    rather_real = {"matchExpressions": [{"key": "type", "operator": "NotIn", "values": ["kwok"]}]}
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": rather_real}]}
+    script = "echo 'RuntimeError: No CUDA GPUs are available' >&2; exit 1"
+    template = {"spec": {"affinity": {"nodeAffinity": preferred}}}
+    where.apply(shell(name, script, podTemplate=template), namespace=namespace)
+    wait_for_phase(where, namespace, name, "Ready", 60)
+    assert [one["node"] for one in model_status(two_nodes, name)["recovery"]["excludedNodes"]] == ["berth"]
+    assert model_status(two_nodes, name)["lastFailure"]["reason"] == "GpuFault"
+
+    def only_there() -> bool:
+        living = [pod for pod in pods(where, namespace, name) if "deletionTimestamp" not in pod["metadata"]]
+        return [pod["spec"].get("nodeName", "").partition("-")[0] for pod in living] == ["simulated"]
+
+    eventually(only_there, 20, "a Pod on the simulated node and no other")
+    assert two_nodes.operator.metric("berth_unequal_applies_total", kind="Deployment") == 0
+    where.kubectl("-n", namespace, "delete", "model", name, "--wait=false")
+
+
+def node_that_speaks_once(served: Served, name: str) -> None:
+    """A Node that says that it is ready, and then nothing more: nobody plays its kubelet."""
+    from localcluster import simulated
+
+    made = simulated.node(name, 0, "", 0)
+    made["metadata"].pop("annotations")
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "once"}
+    served.cluster.apply(made)
+    status = {"status": {**made["status"], "conditions": [ready]}}
+    patch = ("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    eventually(lambda: served.cluster.kubectl(*patch), 20, f"the status of {name}")
+
+
+@pytest.mark.slow
+def test_a_server_on_a_node_that_falls_silent_is_replaced_on_another(two_nodes: Served, store: str) -> None:
+    """The node-lifecycle controller is the real one: a node is silent for 50 s before anybody says so."""
+    where, namespace, name, silent = two_nodes.cluster, two_nodes.namespace, f"m-{store}", f"silent-{store}"
+    there = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [silent]}]}
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": there}]}
+    hurry = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+    template = {"affinity": {"nodeAffinity": preferred}, "tolerations": [{**hurry, "tolerationSeconds": 5}]}
+    node_that_speaks_once(two_nodes, silent)
+    try:
+        where.apply(shell(name, HTTPD, podTemplate={"spec": template}), namespace=namespace)
+        assert node_of(two_nodes, name) == silent
+        pretend_ready(where, namespace, name)
+        wait_for_phase(where, namespace, name, "Ready", 30)
+
+        def named() -> bool:
+            return bool(model_status(two_nodes, name).get("lastFailure", {}).get("reason") == "NodeLost")
+
+        eventually(named, 120, "NodeLost")
+
+        def elsewhere() -> bool:
+            living = [p for p in pods(where, namespace, name) if "deletionTimestamp" not in p["metadata"]]
+            return bool(living) and living[0]["spec"].get("nodeName") not in (None, silent)
+
+        eventually(elsewhere, 60, "a Pod on another node")
+        wait_for_phase(where, namespace, name, "Ready", 60)
+        assert [one["reason"] for one in model_status(two_nodes, name)["recovery"]["lostPods"]] == ["NodeLost"]
+        where.kubectl("-n", namespace, "patch", "model", name, "--type=merge", "-p", '{"spec":{"state":"Stopped"}}')
+        wait_for_phase(where, namespace, name, "Stopped", 60)
+        assert pods(where, namespace, name), "the Pod on the silent node is still there, and holds up nothing"
+    finally:
+        where.kubectl("-n", namespace, "delete", "model", name, "--wait=false")
+        where.kubectl("delete", "node", silent)

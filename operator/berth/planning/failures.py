@@ -94,7 +94,7 @@ def diagnose(
         return _silent_node(pod)
     for container in pod.containers:
         failure = _waiting(pod, container, policy, now, known) or _ended(
-            pod, container, startup_timeout, policy, now, around
+            pod, container, startup_timeout, policy, now, known, around
         )
         if failure is not None:
             return failure
@@ -173,7 +173,13 @@ def _patient(reason: Reason, message: str, patience: float, pod: Pod, now: datet
 
 
 def _ended(
-    pod: Pod, container: Container, startup_timeout: float, policy: Policy, now: datetime, around: Circumstances
+    pod: Pod,
+    container: Container,
+    startup_timeout: float,
+    policy: Policy,
+    now: datetime,
+    known: Known | None,
+    around: Circumstances,
 ) -> Failure | None:
     if container.ready and not container.initial:
         return None
@@ -193,11 +199,13 @@ def _ended(
     if not container.initial and ended.reason != "OOMKilled" and _never_answered(pod, ended, startup_timeout):
         final = spent or container.restarts + around.earlier >= policy.startup_budget
         return _startup_timeout(startup_timeout, ended.finished_at, final=final, exit_code=ended.exit_code)
-    reason, message = _why_it_ended(pod, container, ended, around)
+    reason, message = _why_it_ended(pod, container, ended, known, around)
     return Failure(reason, message, ended.exit_code, ended.finished_at, final=spent)
 
 
-def _why_it_ended(pod: Pod, container: Container, ended: Termination, around: Circumstances) -> tuple[Reason, str]:
+def _why_it_ended(
+    pod: Pod, container: Container, ended: Termination, known: Known | None, around: Circumstances
+) -> tuple[Reason, str]:
     """Reason and sentence for a container that ended by itself or was ended."""
     lines = last_lines(ended)
     if ended.reason == "OOMKilled":
@@ -219,7 +227,7 @@ def _why_it_ended(pod: Pod, container: Container, ended: Termination, around: Ci
         )
     if ended.reason in _NEVER_STARTED:
         return Reason.CONTAINER_START_FAILED, lines or f"container {container.name} could not be started"
-    if not container.initial and _hung(pod, ended):
+    if not container.initial and _hung(pod, ended, known):
         return Reason.UNRESPONSIVE, (
             "the server did not answer its health check any more and was restarted. If it was only busy, raise "
             "health.timeout or health.failureThreshold"
@@ -241,10 +249,15 @@ def _unresponsive(pod: Pod, container: Container) -> Failure | None:
     return Failure(Reason.UNRESPONSIVE, message, at=pod.unready_since)
 
 
-def _hung(pod: Pod, ended: Termination) -> bool:
-    """Whether the liveness probe has ended it: it was out of the Service for a while before it was told to end."""
+def _hung(pod: Pod, ended: Termination, known: Known | None) -> bool:
+    """Whether the liveness probe has ended it: it was out of the Service for a while before it was told to end.
+
+    The Pod says so until the server that was started in its place is ready or not ready. Then what was known counts.
+    """
     if ended.exit_code not in _STOPPED_BY_KUBELET or ended.started_at is None or ended.finished_at is None:
         return False
+    if known is not None and known.reason == Reason.UNRESPONSIVE and ended.started_at < known.at <= ended.finished_at:
+        return True
     return pod.unready_since is not None and ended.started_at < pod.unready_since < ended.finished_at
 
 

@@ -211,11 +211,12 @@ def _diagnoses(world: ModelWorld, intent: Intent, memory: Memory, policy: Policy
     startup = duration_seconds(spec.health.startup_timeout)
     known = known_failure(world.subject.status)
     limited = bool(spec.limits and spec.limits.memory) or spec.pod_template is not None
+    lost_nodes = world.lost_nodes
     found = []
     for pod in world.pods:
         if pod.template_hash == intent.template_hash:
             earlier = sum(one.pod != pod.name for one in memory.lost)
-            failure = diagnose(pod, startup, policy, now, known, Circumstances(world.lost_nodes, earlier, limited))
+            failure = diagnose(pod, startup, policy, now, known, Circumstances(lost_nodes, earlier, limited))
             if failure is not None:
                 found.append((pod, failure))
     return found

@@ -127,7 +127,7 @@ def steps(memory: Memory, world: ModelWorld, template_hash: str, mark: str, poli
         moves = tuple(
             Hurry(pod.namespace, pod.name, pod.uid, _MOVE_GRACE, order="")
             for pod in here
-            if pod.name in failed and not pod.ready
+            if pod.name in failed and not (pod.server and pod.server.started)
         )
     following = memory.next_attempt(world.subject.uid, policy)
     if following is None or now >= following:

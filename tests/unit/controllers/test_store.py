@@ -310,3 +310,27 @@ def test_the_index_of_pods_agrees_with_the_pods(news: list[tuple[str, str, int, 
         _ = forget(store, manifest, str(version)) if gone else store.observe(manifest)
     gathered = [pod.name for m in ("m", "other") for pod in store.gather(Key("Model", NAMESPACE, m)).pods]
     assert sorted(gathered) == sorted(name for _, name in store.known("Pod"))
+
+
+# ---- Nodes ---------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_falls_silent_concerns_the_models_on_it(store: Store) -> None:
+    store.observe(builders.node("n1"))
+    store.observe(builders.serving_pod(node="n1"))
+    assert KEY in store.observe(builders.node("n1", lost=True, version=2))
+    assert store.gather(KEY).lost_nodes == {"n1"}
+    assert KEY in store.observe(builders.node("n1", version=3))
+    assert store.gather(KEY).lost_nodes == frozenset()
+
+
+def test_a_node_that_is_deleted_concerns_the_models_on_it(store: Store) -> None:
+    store.observe(builders.node("n1"))
+    store.observe(builders.serving_pod(node="n1"))
+    assert store.forget("Node", "", "n1", "node-n1") == (KEY,)
+
+
+def test_other_news_of_a_node_concern_no_model(store: Store) -> None:
+    store.observe(builders.node("n1"))
+    store.observe(builders.serving_pod(node="n1"))
+    assert KEY not in store.observe(builders.node("n1", cordoned=True, version=2))

@@ -310,6 +310,15 @@ def test_a_server_that_hung_after_it_had_served_is_told_from_one_that_did_not_st
     assert "health.failureThreshold" in failure.message
 
 
+def test_a_server_that_was_known_to_hang_is_not_taken_for_one_that_crashed_when_the_next_one_is_not_ready() -> None:
+    server = container(waiting="CrashLoopBackOff", restarts=1, last=ended(137, ran=900, ended_before=20))
+    later = pod(node="n1", phase="Running", created=1000, ready_changed=3, containers=(server,))
+    for before, reason in ((30, Reason.UNRESPONSIVE), (20, Reason.UNRESPONSIVE), (5000, Reason.CRASH_LOOP)):
+        failure = diagnosed(later, 0, Known("Unresponsive", NOW - timedelta(seconds=before)))
+        assert failure is not None
+        assert failure.reason == reason
+
+
 def test_a_server_that_hangs_is_named_before_it_is_restarted() -> None:
     server = container(running_for=900, started=True)
     failure = diagnosed(pod(node="n1", phase="Running", created=1000, ready_changed=20, containers=(server,)))
