@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from berth.planning import failures, reasons
+from berth.planning import pod_ends, reasons
 from berth.planning.reasons import EXPLANATIONS, Reason
 
 ROOT = Path(__file__).parents[2]
 PLANNING = ROOT / "operator/berth/planning"
-KUBERNETES = {"Unschedulable", *failures._WHOLE_POD}
+KUBERNETES = {"Unschedulable", *pod_ends._BY_KUBELET, *pod_ends._BY_OTHERS}
 """Words that Kubernetes itself uses; they are read, not given."""
 
 

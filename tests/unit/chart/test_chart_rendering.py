@@ -54,7 +54,7 @@ def test_lint_finds_nothing(major: int) -> None:
 
 def test_the_crds_are_those_of_the_repository() -> None:
     found = {crd["metadata"]["name"]: crd["spec"] for crd in by_kind(rendered(), "CustomResourceDefinition")}
-    crds = [yaml.load(path.read_text(), yaml.CSafeLoader) for path in (ROOT / "crds").iterdir()]
+    crds = [yaml.load(path.read_text(), yaml.CSafeLoader) for path in (ROOT / "crds").glob("*.yaml")]
     assert found == {crd["metadata"]["name"]: crd["spec"] for crd in crds}
     assert not (CHART / "crds").exists()  # Helm would never upgrade what is there
 
@@ -137,6 +137,7 @@ def test_what_is_set_reaches_the_operator() -> None:
         "--log-level=debug",
         "--ephemeral-max=20Gi",
         "--image=vllm=mirror/vllm:1",
+        "--priority-class=berth-model",
         "--allow-unsafe-pod-templates",
         "--workers=8",
     ]

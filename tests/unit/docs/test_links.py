@@ -7,17 +7,7 @@ import pytest
 
 from unit.docs.pages import ROOT, anchors, links, name_of, pages
 
-PROMISED = {
-    "docs/capacity.md",
-    "docs/gitops.md",
-    "docs/idle.md",
-    "docs/install.md",
-    "docs/lifecycle.md",
-    "docs/orphans.md",
-    "docs/recovery.md",
-    "docs/soak.md",
-    "docs/uninstalling.md",
-}
+PROMISED = {"docs/capacity.md"}
 """Pages that are being written; links to them are no mistakes. To be emptied when they are there."""
 PATHS = re.compile(r"(?<![\w./-])((?:docs|examples|deploy|crds|charts|hack|tests|operator)/[\w./*{}-]*[\w*}/])")
 

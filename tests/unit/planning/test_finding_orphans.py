@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from berth.controllers.store import Store
 from berth.planning import names
-from berth.planning.cache_world import node_from
+from berth.planning.nodes import node_from
 from berth.planning.gpu_nodes import render_gpu_node
 from berth.planning.orphans import ORPHAN_KINDS, Findings, Orphan, OrphanWorld, find_orphans
 from berth.planning.policy import OrphansPolicy, Policy
