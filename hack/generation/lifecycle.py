@@ -19,14 +19,14 @@ from berth.planning.failures import Failure
 from berth.planning.reasons import BREAKER, Reason
 from generation.transitions import transitions
 
-_DOWNLOADS = "any [reason of a download](reference/reasons.md#downloads)"
+_OF_A_DOWNLOAD = "a [reason of a download](reference/reasons.md#downloads)"
 _TOLD = ("Ready", "Reconciling", "Stalled", "Available")
 
 _STOPS = (None, Reason.STOPPED_BY_USER, Reason.SCALED_TO_ZERO, Reason.IDLE)
 _WHOLE_PODS = (Reason.EVICTED, Reason.NODE_SHUTDOWN, Reason.PREEMPTED, Reason.NODE_REJECTED, Reason.POD_FAILED)
 _REFUSALS = (Reason.QUOTA_EXCEEDED, Reason.FORBIDDEN, Reason.PODS_REFUSED)
-_AWAITED = (Reason.WAITING_FOR_DOWNLOAD, Reason.DOWNLOADING, Reason.CACHE_NOT_FOUND, *DownloadReason)
-_MISSED = (Reason.CACHE_FAILED, Reason.CACHE_REQUIRED, *DownloadReason)
+_AWAITED = (Reason.WAITING_FOR_DOWNLOAD, Reason.DOWNLOADING, Reason.CACHE_NOT_FOUND, DownloadReason.TOKEN_MISSING)
+_MISSED = (Reason.CACHE_FAILED, Reason.CACHE_REQUIRED, DownloadReason.TOKEN_MISSING)
 
 _SHAPES: dict[str, tuple[Any, ...]] = {
     "generation": (1,),
@@ -49,11 +49,13 @@ _TROUBLES: dict[str, tuple[Any, ...]] = {
     "failure": (
         *(Failure(reason, "m", final=final) for reason in sorted(BREAKER) for final in (False, True)),
         *(Failure(reason, "m") for reason in _WHOLE_PODS),
-        *(Failure(reason, "m", final=True) for reason in DownloadReason),
+        Failure(DownloadReason.TOKEN_MISSING, "m", final=True),
     ),
     "invalid": ((Reason.INVALID_SPEC, "m"), (Reason.NAME_CONFLICT, "m")),
     "refused": tuple((reason, "m") for reason in _REFUSALS),
-    "tripped": tuple((reason, "m") for reason in (*sorted(BREAKER), Reason.CACHE_REQUIRED, *DownloadReason)),
+    "tripped": tuple(
+        (reason, "m") for reason in (*sorted(BREAKER), Reason.CACHE_REQUIRED, DownloadReason.TOKEN_MISSING)
+    ),
     "weights_awaited": tuple((reason, "m") for reason in _AWAITED),
     "weights_failed": tuple((reason, "m") for reason in _MISSED),
 }
@@ -142,11 +144,9 @@ def _cell(statuses: set[str]) -> str:
 
 
 def _reasons(reasons: set[str]) -> str:
-    """In the order in which they are declared; those of downloads are one."""
+    """In the order in which they are declared. One reason of a download stands for all: they are treated alike."""
     own = [f"`{reason}`" for reason in Reason if reason in reasons]
-    downloads = reasons & {str(reason) for reason in DownloadReason}
-    some = [_DOWNLOADS] if len(downloads) == len(DownloadReason) else [f"`{reason}`" for reason in sorted(downloads)]
-    return ", ".join(own + some)
+    return ", ".join(own if reasons <= set(Reason) else [*own, _OF_A_DOWNLOAD])
 
 
 def _diagram() -> Iterator[str]:
