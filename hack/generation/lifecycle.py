@@ -20,7 +20,7 @@ from berth.planning.failures import Failure
 from berth.planning.reasons import BREAKER, Reason
 from generation.transitions import transitions
 
-_DOWNLOADS = "any [reason of a download](reference/reasons.md#downloads)"
+_OF_A_DOWNLOAD = "a [reason of a download](reference/reasons.md#downloads)"
 _TOLD = ("Ready", "Reconciling", "Stalled", "Available")
 
 _STOPS = (None, Reason.STOPPED_BY_USER, Reason.SCALED_TO_ZERO, Reason.IDLE, Reason.OPERATOR_UNINSTALLING)
@@ -34,9 +34,9 @@ _WHOLE_PODS = (
     Reason.POD_FAILED,
 )
 _REFUSALS = (Reason.QUOTA_EXCEEDED, Reason.FORBIDDEN, Reason.PODS_REFUSED)
-_AWAITED = (Reason.WAITING_FOR_DOWNLOAD, Reason.DOWNLOADING, Reason.CACHE_NOT_FOUND, *DownloadReason)
+_AWAITED = (Reason.WAITING_FOR_DOWNLOAD, Reason.DOWNLOADING, Reason.CACHE_NOT_FOUND, DownloadReason.TOKEN_MISSING)
 _UNFIT = (CapacityReason.NO_NODE_FITS, CapacityReason.SHARING_UNAVAILABLE)
-_MISSED = (Reason.CACHE_FAILED, Reason.CACHE_REQUIRED, *DownloadReason)
+_MISSED = (Reason.CACHE_FAILED, Reason.CACHE_REQUIRED, DownloadReason.TOKEN_MISSING)
 
 _SHAPES: dict[str, tuple[Any, ...]] = {
     "generation": (1,),
@@ -59,11 +59,13 @@ _TROUBLES: dict[str, tuple[Any, ...]] = {
     "failure": (
         *(Failure(reason, "m", final=final) for reason in sorted(BREAKER) for final in (False, True)),
         *(Failure(reason, "m") for reason in _WHOLE_PODS),
-        *(Failure(reason, "m", final=True) for reason in DownloadReason),
+        Failure(DownloadReason.TOKEN_MISSING, "m", final=True),
     ),
     "invalid": ((Reason.INVALID_SPEC, "m"), (Reason.NAME_CONFLICT, "m")),
     "refused": tuple((reason, "m") for reason in _REFUSALS),
-    "tripped": tuple((reason, "m") for reason in (*sorted(BREAKER), Reason.CACHE_REQUIRED, *DownloadReason)),
+    "tripped": tuple(
+        (reason, "m") for reason in (*sorted(BREAKER), Reason.CACHE_REQUIRED, DownloadReason.TOKEN_MISSING)
+    ),
     "weights_awaited": tuple((reason, "m") for reason in _AWAITED),
     "weights_failed": tuple((reason, "m") for reason in _MISSED),
     "queued": tuple((str(reason), "m") for reason in CapacityReason),
@@ -155,12 +157,10 @@ def _cell(statuses: set[str]) -> str:
 
 
 def _reasons(reasons: set[str]) -> str:
-    """In the order in which they are declared; those of downloads are one."""
+    """In the order in which they are declared. One reason of a download stands for all: they are treated alike."""
     names = dict.fromkeys(str(reason) for reason in (*Reason, *CapacityReason))
     own = [f"`{name}`" for name in names if name in reasons]
-    downloads = reasons & {str(reason) for reason in DownloadReason}
-    some = [_DOWNLOADS] if len(downloads) == len(DownloadReason) else [f"`{reason}`" for reason in sorted(downloads)]
-    return ", ".join(own + some)
+    return ", ".join(own if reasons <= names.keys() else [*own, _OF_A_DOWNLOAD])
 
 
 def _diagram() -> Iterator[str]:

@@ -56,7 +56,7 @@ class _Explored(Simulation):
         status, spec, deployment = self.status, self.model["spec"], self.objects.get(("Deployment", "m"))
         service = self.objects.get(("Service", "m"), {"spec": {"selector": {}}})
         wishes = spec.get("state", "Running"), spec.get("replicas"), bool(spec.get("podTemplate"))
-        told = [(c["type"], c["status"], c["reason"]) for c in status.get("conditions", ())]
+        told = [c["reason"] for c in status.get("conditions", ()) if c["type"] in ("Ready", "Provisioned")]
         seen = status.get("observedGeneration", -1) == self.model["metadata"]["generation"]
         template = deployment["spec"]["template"] if deployment else None
         rolled = (deployment["spec"]["replicas"], _image(template) == spec["serving"]["image"]) if template else None
@@ -78,7 +78,7 @@ def _image(template: Manifest) -> str:
 
 
 def _stage(pod: Manifest) -> tuple[Any, ...]:
-    states = [(one["state"].keys(), one["restartCount"]) for one in pod["status"].get("containerStatuses", ())]
+    states = [(*one["state"], one["restartCount"]) for one in pod["status"].get("containerStatuses", ())]
     going = "deletionTimestamp" in pod["metadata"]
     return going, bool(pod["spec"]), ready(pod), str(states), str(pod["status"]["conditions"][0].get("reason"))
 

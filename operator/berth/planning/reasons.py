@@ -249,7 +249,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         "The node did not take a Pod that was bound to it, often because its GPUs were not registered yet.",
         "Look at the device plugin of the node when it goes on.",
     ),
-    Reason.POD_FAILED: Explanation("A Pod ended as a whole; the message says why."),
+    Reason.POD_FAILED: Explanation(
+        "A Pod ended as a whole; the message says why.",
+        "Read the Events of the Pod and of its node; give `berth.dev/start` a new value to try once more.",
+    ),
     Reason.ORPHANED: Explanation(
         "An object that Berth made belongs to nobody any more. An Event on that object says so.",
         "Make the Model or ModelCache anew, which takes it over, or delete it.",
