@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from berth.controllers.store import Store
 from berth.planning import names
-from berth.planning.nodes import node_from
 from berth.planning.gpu_nodes import render_gpu_node
+from berth.planning.nodes import node_from
 from berth.planning.orphans import ORPHAN_KINDS, Findings, Orphan, OrphanWorld, find_orphans
 from berth.planning.policy import OrphansPolicy, Policy
 from berth.planning.world import child_from, pod_from, subject_from
