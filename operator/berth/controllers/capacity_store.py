@@ -22,6 +22,7 @@ from berth.planning.capacity.projections import (
     gpu_node_from,
     gpu_pod_from,
     report_from,
+    sick_gpus,
 )
 from berth.planning.capacity.world import CapacityWorld, Demand, GpuPod, GpuReport, Node
 from berth.planning.world import CLAIM, Pod, Subject
@@ -43,6 +44,7 @@ class CapacityStore:
         self._reports: dict[str, Mapping[str, Any]] = {}  # the status of GPUNodes
         self._agents: dict[_Names, tuple[str, bool]] = {}  # agent Pods: node, and whether ready
         self._nodes: dict[str, Node] = {}
+        self._sick: dict[str, Mapping[str, str]] = {}  # by node: what is wrong with GPUs, by uid of who holds them
         self._pods: dict[str, GpuPod] = {}
         self._hashes: dict[str, str] = {}  # by uid: the template that a Pod was made from
         self._uids: dict[_Names, str] = {}
@@ -63,11 +65,15 @@ class CapacityStore:
         self._bare[node.name] = node
         self._compose(node.name)
 
-    def observe_report(self, manifest: Mapping[str, Any]) -> None:
-        """A GPUNode is there."""
+    def observe_report(self, manifest: Mapping[str, Any]) -> list[Key]:
+        """A GPUNode is there; returns the Models of Pods that hold a GPU which fell ill, or is well again."""
         name = manifest["metadata"]["name"]
         self._reports[name] = manifest.get("status") or {}
+        before = self._sick.get(name, {})
         self._compose(name)
+        changed = before.keys() ^ self._sick.get(name, {}).keys()
+        models = {self._pods[uid].model for uid in changed if uid in self._pods}
+        return [Key("Model", *model.split("/", 1)) for model in sorted(models) if model]
 
     def observe_pod(self, manifest: Mapping[str, Any], pod: Pod) -> None:
         """A Pod is there, whoever's it is."""
@@ -192,6 +198,7 @@ class CapacityStore:
         """The node as the planner sees it, from its Node, its GPUNode and its agent."""
         bare = self._bare.get(name)
         node = replace(bare, report=self._report(name, bare.labels)) if bare is not None else None
+        self._sick[name] = sick_gpus(node) if node is not None else {}
         if node == self._nodes.get(name):
             return
         if node is None:
@@ -313,6 +320,15 @@ class CapacityStore:
                 if used:
                     most = max(most or 0, used)
         return most
+
+    def sick_gpus(self, key: Key) -> Mapping[str, str]:
+        """What is wrong with GPUs that Pods of a Model hold, by uid of the Pod."""
+        found = {}
+        for uid in self._of_model.get(f"{key.namespace}/{key.name}", ()):
+            trouble = self._sick.get(self._pods[uid].node, {}).get(uid)
+            if trouble:
+                found[uid] = trouble
+        return found
 
     def decision(self, key: Key) -> Decision | None:
         """What was decided last about a Model."""

@@ -256,8 +256,9 @@ class Store:
         if not _is_news(known, child):
             return ()
         self._children[child.kind][where] = child
+        news: list[Key] = []
         if child.kind == GPU_NODE:
-            self.capacity.observe_report(manifest)
+            news = self.capacity.observe_report(manifest)
         elif child.kind == CLAIM:
             self.capacity.observe_claim(manifest)
         touched = self._relations.put_child(known, child)
@@ -267,8 +268,8 @@ class Store:
             self._digests[child.uid] = digest
         same = known is not None and known.uid == child.uid and known.deleting == child.deleting and before == digest
         if same and known is not None and known.owner_uid == child.owner_uid:
-            return ()
-        return self._existing(*touched)
+            return self._existing(*news)
+        return self._existing(*touched, *news)
 
     # ---- what is known -------------------------------------------------------------------------------------------
 
@@ -302,6 +303,7 @@ class Store:
             stubborn=self.memories.stubborn(key),
             cache=cache,
             progress=self.memories.progress_of(pods),
+            sick_gpus=self.capacity.sick_gpus(key),
             decision=self.capacity.decision(key),
             nodes=tuple(node for node, *_ in self._nodes.values()),
             load=self.memories.loads.get(key),

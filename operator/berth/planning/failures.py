@@ -1,8 +1,8 @@
 """What is wrong with a Pod, from what the kubelet and the scheduler say, and whether waiting can mend it."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from berth.planning import names
@@ -68,6 +68,8 @@ class Circumstances:
     """Pods before this one that have spent some of the budget."""
     memory_limited: bool = True
     """Whether its server has a limit of host memory."""
+    sick_gpus: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with a GPU that a Pod holds, by uid of the Pod."""
 
 
 _ORDINARY = Circumstances()
@@ -92,6 +94,8 @@ def diagnose(
         return None
     if pod.living and pod.node in around.lost_nodes:
         return _silent_node(pod)
+    if pod.living and not pod.ready and pod.uid in around.sick_gpus:
+        return Failure(Reason.GPU_FAULT, shown(around.sick_gpus[pod.uid]), at=pod.unready_since or pod.created_at)
     for container in pod.containers:
         failure = _waiting(pod, container, policy, now, known) or _ended(
             pod, container, startup_timeout, policy, now, known, around

@@ -216,7 +216,8 @@ def _diagnoses(world: ModelWorld, intent: Intent, memory: Memory, policy: Policy
     for pod in world.pods:
         if pod.template_hash == intent.template_hash:
             earlier = sum(one.pod != pod.name for one in memory.lost)
-            failure = diagnose(pod, startup, policy, now, known, Circumstances(lost_nodes, earlier, limited))
+            around = Circumstances(lost_nodes, earlier, limited, world.sick_gpus)
+            failure = diagnose(pod, startup, policy, now, known, around)
             if failure is not None:
                 found.append((pod, failure))
     return found

@@ -347,6 +347,8 @@ class ModelWorld:
     """The ModelCache that keeps its weights; None when it needs none or there is none."""
     progress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name of a Pod: what its download says of itself."""
+    sick_gpus: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with a GPU that one of its Pods holds, by uid of the Pod."""
     decision: Decision | None = None
     """What the capacity worker decided about it last; None when it has not, or has nothing to decide."""
     nodes: tuple[Node, ...] = ()

@@ -126,6 +126,16 @@ def gpu_node_from(manifest: Mapping[str, Any]) -> Node:
     )
 
 
+def sick_gpus(node: Node) -> dict[str, str]:
+    """What is wrong with GPUs of the node, as a sentence, by uid of each Pod that holds one."""
+    found: dict[str, str] = {}
+    for gpu in node.report.gpus if node.report is not None else ():
+        if not gpu.healthy:
+            sentence = f"GPU {gpu.uuid} of node {node.name} is not healthy: {gpu.trouble}"
+            found |= dict.fromkeys((*gpu.holders, *gpu.measured), sentence)
+    return found
+
+
 def report_from(
     status: Mapping[str, Any], labels: Mapping[str, str], *, alive: bool, uid_of: Callable[[str, str], str]
 ) -> GpuReport | None:
@@ -142,7 +152,8 @@ def report_from(
 
 
 def _gpu(gpu: Mapping[str, Any], single: bool, uid_of: Callable[[str, str], str]) -> Gpu:
-    memory = gpu.get("memory") or {}
+    memory, health = gpu.get("memory") or {}, gpu.get("health") or {}
+    healthy = health.get("healthy", True)
     profile = gpu.get("profile") or ""
     measured: dict[str, int] = {}
     for process in gpu.get("processes") or ():
@@ -156,5 +167,6 @@ def _gpu(gpu: Mapping[str, Any], single: bool, uid_of: Callable[[str, str], str]
         foreign_mib=gpu.get("foreignMiB") or 0,
         measured=measured,
         holders=tuple(sorted({uid_of(one["namespace"], one["pod"]) for one in gpu.get("holders") or ()})),
-        healthy=(gpu.get("health") or {}).get("healthy", True),
+        healthy=healthy,
+        trouble="" if healthy else health.get("message") or health.get("reason") or "no reason given",
     )

@@ -32,6 +32,8 @@ class Gpu:
     holders: tuple[str, ...] = ()
     """uids of the Pods that kubelet has given it to."""
     healthy: bool = True
+    trouble: str = ""
+    """What is wrong with it, as a sentence; empty when it is healthy."""
 
 
 @dataclass(frozen=True, slots=True)
