@@ -134,6 +134,19 @@ def main() -> None:
     help="Image of a backend's servers instead of the pinned one, for example from a mirror. Repeatable.",
 )
 @click.option(
+    "--image-pull-secret",
+    "image_pull_secrets",
+    multiple=True,
+    metavar="NAME",
+    help="Secret in the Models' namespaces with which servers' images are pulled. Repeatable.",
+)
+@click.option(
+    "--scraper",
+    metavar="NAMESPACE/LABEL=VALUE",
+    callback=lambda _context, _option, value: _parse_peer(value),
+    help="Pods that may always read the metrics of servers, such as monitoring/app.kubernetes.io/name=prometheus.",
+)
+@click.option(
     "--provisioner-image",
     envvar="BERTH_IMAGE",
     metavar="IMAGE",
@@ -244,6 +257,8 @@ def operator(
     config_patience: float,
     refusal_interval: float,
     images: dict[str, str],
+    image_pull_secrets: tuple[str, ...],
+    scraper: tuple[str, str, str] | None,
     provisioner_image: str | None,
     ephemeral_max: str,
     download_retry: float,
@@ -275,6 +290,8 @@ def operator(
         render=RenderSettings(
             operator=Peer(lease_namespace, {"app.kubernetes.io/name": "berth"}),
             images=images,
+            image_pull_secrets=image_pull_secrets,
+            scraper=Peer(scraper[0], {scraper[1]: scraper[2]}) if scraper is not None else None,
             provisioner_image=provisioner_image or PUBLISHED_IMAGE,
             ephemeral_max=ephemeral_max,
             priority_class=priority_class,
@@ -401,6 +418,17 @@ def drain(arguments: tuple[str, ...]) -> None:
 
 
 main.add_command(uninstall)
+
+
+def _parse_peer(value: str | None) -> tuple[str, str, str] | None:
+    """Namespace, label and its value of Pods."""
+    if value is None:
+        return None
+    namespace, _, label = value.partition("/")
+    name, _, wanted = label.partition("=")
+    if not (namespace and name and wanted):
+        raise click.BadParameter(f"{value!r}: write NAMESPACE/LABEL=VALUE")
+    return namespace, name, wanted
 
 
 def _parse_quantity(value: str) -> str:

@@ -88,9 +88,17 @@ def render_pod_template(
     wishes = spec.pod_template
     if wishes and located.download is None:
         wishes = _without_download(wishes)
-    if not wishes:
-        return template
-    return merge_pod_template(template, wishes, allow_unsafe=settings.allow_unsafe_pod_template)
+    if wishes:
+        template = merge_pod_template(template, wishes, allow_unsafe=settings.allow_unsafe_pod_template)
+    if spec.gpus.count and settings.gated:
+        _gate(template["spec"])
+    return template
+
+
+def _gate(pod: dict[str, Any]) -> None:
+    """Hold the Pod back until the capacity planner says where it may go, whatever podTemplate says of gates."""
+    others = [gate for gate in pod.get("schedulingGates") or () if gate.get("name") != names.CAPACITY_GATE]
+    pod["schedulingGates"] = [{"name": names.CAPACITY_GATE}, *others]
 
 
 def _without_download(partial: dict[str, Any]) -> dict[str, Any]:
@@ -167,8 +175,6 @@ def _pod_spec(
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
     if spec.gpus.count:
         pod["tolerations"] = gpu_tolerations(spec.gpus.resource)
-        if settings.gated:
-            pod["schedulingGates"] = [{"name": names.CAPACITY_GATE}]
     if spec.gpus.products:
         product = {"key": "nvidia.com/gpu.product", "operator": "In", "values": list(spec.gpus.products)}
         terms = [{"matchExpressions": [product]}]

@@ -120,6 +120,7 @@ _POD_FIELDS: Mapping[str, str] = {
     "hostIPC": "servers do not share the node's memory segments",
     "serviceAccountName": "servers have no rights in the cluster",
     "serviceAccount": "servers have no rights in the cluster",
+    "automountServiceAccountToken": "servers have no rights in the cluster",
     "nodeName": "the scheduler chooses the node",
 }
 
@@ -134,6 +135,10 @@ def _unsafe(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for index, volume in enumerate(spec.get("volumes") or ()):
         if "hostPath" in volume:
             yield f"volumes[{index}].hostPath", "servers do not see the node's files"
+        for number, source in enumerate(_at(volume, "projected").get("sources") or ()):
+            if "serviceAccountToken" in source:
+                path = f"volumes[{index}].projected.sources[{number}].serviceAccountToken"
+                yield path, "servers have no rights in the cluster"
     for kind in ("containers", "initContainers", "ephemeralContainers"):
         for index, container in enumerate(spec.get(kind) or ()):
             for path, why in _unsafe_container(container):

@@ -198,6 +198,11 @@ UNSAFE: list[tuple[dict[str, Any], str]] = [
     ({"hostPID": True}, "hostPID"),
     ({"hostIPC": True}, "hostIPC"),
     ({"serviceAccountName": "admin"}, "serviceAccountName"),
+    ({"automountServiceAccountToken": True}, "automountServiceAccountToken"),
+    (
+        {"volumes": [{"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]},
+        "volumes[0].projected.sources[0].serviceAccountToken",
+    ),
     ({"serviceAccount": "admin"}, "serviceAccount"),
     ({"nodeName": "node-1"}, "nodeName"),
     ({"volumes": [{"name": "a"}, {"name": "tmp", "hostPath": {"path": "/"}}]}, "volumes[1].hostPath"),
