@@ -75,10 +75,11 @@ class CapacityStore:
         if all(labels.get(name) == value for name, value in _AGENT.items()):
             self._observe_agent(pod)
         where = (pod.namespace, pod.name)
-        if not pod.living or not concerns_gpus(manifest):
+        new = gpu_pod_from(manifest, pod)
+        # A Pod of others that is held back, by Kueue for example, is let go once there is room for it.
+        if not pod.living or not concerns_gpus(manifest) or (pod.gates and not new.model):
             self._drop_pod(where, pod.uid)
             return
-        new = gpu_pod_from(manifest, pod)
         if new.model and not new.node and not new.nodes and not pod.gates and not pod.capacity_note:
             new = replace(new, nodes=tuple(sorted(self._nodes)))  # nobody holds it back
         before = self._uids.get(where)
