@@ -39,6 +39,9 @@ class CapacityStore:
     def __init__(self) -> None:
         self.changed = asyncio.Event()
         """Something has changed since the last plan."""
+        self.complete = asyncio.Event()
+        """Every Model that was expected has asked: a plan for a part of them would prefer that part."""
+        self._expected: set[str] = set()
         self._bare: dict[str, Node] = {}  # as Kubernetes shows them, without what agents say
         self._reports: dict[str, Mapping[str, Any]] = {}  # the status of GPUNodes
         self._agents: dict[_Names, tuple[str, bool]] = {}  # agent Pods: node, and whether ready
@@ -220,12 +223,23 @@ class CapacityStore:
 
     # ---- what Models ask for --------------------------------------------------------------------------------
 
+    def expect(self, keys: Iterable[Key]) -> None:
+        """Which Models there are at the start."""
+        self._expected = {f"{key.namespace}/{key.name}" for key in keys if key.kind == "Model"}
+        self._is_expected_no_more("")
+
+    def _is_expected_no_more(self, name: str) -> None:
+        self._expected.discard(name)
+        if not self._expected:
+            self.complete.set()
+
     def ask(self, key: Key, demand: Demand | None, template_hash: str) -> None:
         """What a Model asks for now; None when nothing. `template_hash` is that of its wanted Pod template."""
         name = f"{key.namespace}/{key.name}"
         if demand is None:
             self._forget_model(name)
             return
+        self._is_expected_no_more(name)
         if self._wanted.get(name) != template_hash:
             self._wanted[name] = template_hash
             for uid in self._of_model.get(name, ()):
@@ -245,6 +259,7 @@ class CapacityStore:
         self._wanted.pop(name, None)
         self._under_way.pop(name, None)
         self._decisions.pop(name, None)
+        self._is_expected_no_more(name)
         if self._asked.pop(name, None) is not None:
             self.changed.set()
 

@@ -40,6 +40,9 @@ class CapacityWorker:
 
     async def run(self) -> None:
         """Plan until cancelled. An error drops what the planner has derived, and is tried again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST):
+                await self._store.complete.wait()
         while True:
             try:
                 wait = self._step().look_again

@@ -122,6 +122,7 @@ class Operator:
         sweeper = Sweeper(store, gateway, settings.namespace, queue.add, self.metrics, kinds, settings.sweep_interval)
         for key in store.all_keys():
             queue.add(key)
+        store.capacity.expect(store.all_keys())
         gc.collect()
         gc.freeze()  # imports and the first fill live for ever: full collections need not walk them
         # Our tasks begin before kopf does: on its way out kopf cancels every task that began after it.
