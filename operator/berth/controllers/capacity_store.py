@@ -290,14 +290,22 @@ class CapacityStore:
         for name, capacity in plan.models.items():
             if name in self._under_way or name not in self._asked:
                 continue
+            known = self._decisions.get(name)
+            if known is not None and name not in leaves and self._is_as_before(name, known, capacity):
+                continue
             decision = self._decision(name, capacity, frozenset(leaves.get(name, ())), words.get(name, ""))
-            if decision == self._decisions.get(name):
+            if decision == known:
                 continue
             self._decisions[name] = decision
             if has_to_be_carried_out(decision):
                 self._under_way[name] = (as_carried_out(decision), now)
             changed.append(Key("Model", *name.split("/", 1)))
         return changed
+
+    def _is_as_before(self, name: str, known: Decision, capacity: ModelCapacity) -> bool:
+        """Whether a decision is the very same: so it is for most, which are as wanted."""
+        same = known.capacity is capacity and known.demand is self._asked[name] and not known.leaves_first
+        return same and not capacity.nodes and known.measured_mib == self._measured(name)
 
     def _decision(self, name: str, capacity: ModelCapacity, leaves: frozenset[str], preempted: str) -> Decision:
         beyond = capacity.new_nodes_only
@@ -319,16 +327,13 @@ class CapacityStore:
         return tuple(sorted(node.labels[HOSTNAME] for node in known if node is not None and HOSTNAME in node.labels))
 
     def _measured(self, name: str) -> int | None:
-        """Memory in use on the GPU that the Pods of a Model use most of."""
-        uids = self._of_model.get(name, set())
-        most = None
-        for node in {self._pods[uid].node for uid in uids}:
-            site = self._nodes.get(node)
-            for gpu in site.report.gpus if site is not None and site.report is not None else ():
-                used = sum(mib for uid, mib in gpu.measured.items() if uid in uids)
-                if used:
-                    most = max(most or 0, used)
-        return most
+        """Memory that the Pod of a Model which uses most has in use on one GPU."""
+        most = 0
+        for uid in self._of_model.get(name, ()):
+            site = self._nodes.get(self._pods[uid].node)
+            if site is not None and site.report is not None:
+                most = max(most, *(gpu.measured.get(uid, 0) for gpu in site.report.gpus), 0)
+        return most or None
 
     def decision(self, key: Key) -> Decision | None:
         """What was decided last about a Model."""
