@@ -81,7 +81,7 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     troubles = _troubles(world, intent, policy, now)
     gpus = None
     if intent.demand is not None:
-        gpus = gpu_standing(intent.demand, intent.decision, intent.estimate, subject.status)
+        gpus = gpu_standing(intent.demand, intent.decision, intent.estimate, subject.status, subject.generation)
     facts = _facts(world, intent, changes, troubles, tripped, gpus)
     plan = _report(world, intent, facts, changes, troubles, now, policy, gpus)
     return _with_gpus(plan, world, intent, now)
