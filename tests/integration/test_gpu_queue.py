@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from support.gpu_fleet import Fleet, Pool, Watchman
+from support.gpu_fleet import Fleet, Pool
 from support.kube import eventually
 from support.models import settle
+from support.watchman import Watchman
 
 pytestmark = pytest.mark.control_plane
 PoolOf = Callable[..., Pool]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from support.gpu_fleet import GPU, Pool, Watchman
+from support.gpu_fleet import GPU, Pool
 from support.kube import eventually
+from support.watchman import Watchman
 
 pytestmark = pytest.mark.control_plane
 PoolOf = Callable[..., Pool]
