@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from berth.planning import download_reasons, reasons
-from berth.planning.capacity import reasons as capacity_reasons
 from berth.planning.reasons import Explanation
 
 _SECTIONS: tuple[tuple[str, str, Mapping[str, Explanation]], ...] = (
@@ -11,11 +10,6 @@ _SECTIONS: tuple[tuple[str, str, Mapping[str, Explanation]], ...] = (
         "Models and ModelCaches",
         "Reasons of the conditions, of `status.lastFailure` and of artifacts in `ModelCache.status`.",
         reasons.EXPLANATIONS,
-    ),
-    (
-        "The queue for GPUs",
-        "Reasons of `status.queue` and of the condition Admitted: see [who gets the GPUs](../capacity.md).",
-        capacity_reasons.EXPLANATIONS,
     ),
     (
         "Downloads",
