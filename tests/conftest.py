@@ -68,6 +68,17 @@ def two_node_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def gpu_cluster() -> Iterator[Cluster]:
+    """A control plane like `control_plane`, and what plays the kubelets of simulated nodes: see support/gpu_fleet."""
+    from localcluster import api
+
+    name = f"{PREFIX}-gpus"
+    for made in _cluster(name, control_plane=True):
+        api.add_nodes(name, 0)
+        yield made
+
+
+@pytest.fixture(scope="session")
 def crds_installed(control_plane: Cluster) -> Cluster:
     """The control plane, by another name for tests of the CRDs."""
     return control_plane

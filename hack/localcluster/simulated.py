@@ -11,6 +11,8 @@ from localcluster.network import Ranges
 from localcluster.state import Paths, State
 
 COMPONENT = "kwok"
+PLAYED_BY_HAND = "kwok.x-k8s.io/status"
+"""With the value `custom` on a Pod: whoever tests says when it is ready, and when it has ended."""
 _ANNOTATION = "kwok.x-k8s.io/node"
 
 
@@ -23,6 +25,7 @@ def commands(where: Paths, state: State, ranges: Ranges, binaries: dict[str, Pat
             f"--kubeconfig={where.kubeconfig}",
             "--manage-all-nodes=false",
             f"--manage-nodes-with-annotation-selector={_ANNOTATION}=fake",
+            f"--disregard-status-with-annotation-selector={PLAYED_BY_HAND}=custom",
             f"--cidr={state.simulated_cidr}",
             f"--node-ip={ranges.node}",
             "--node-lease-duration-seconds=40",

@@ -3,6 +3,7 @@
 BERTH_UPDATE_GOLDEN=1 makes tests/unit/planning/test_children_golden.py write the manifests anew.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ FOLDER = Path(__file__).parent
 NAMESPACE = "models"
 UID = "00000000-0000-4000-8000-000000000000"
 SETTINGS = RenderSettings(scraper=Peer("monitoring", {"app.kubernetes.io/name": "prometheus"}))
+
+
+PLANNED = replace(SETTINGS, gated=True)
+"""Of an operator that plans GPU capacity: for the cases whose names end with `-planned`."""
 
 
 def all_cases() -> list[str]:
@@ -52,11 +57,12 @@ def render(
     """What Berth makes of a Model whose weights, if a ModelCache has them, are at `stored`."""
     spec = ModelSpec.model_validate(model["spec"])
     name = model["metadata"]["name"]
+    settings = PLANNED if name.endswith("-planned") else SETTINGS
     return desired_children(
         ModelIdentity(namespace, name, uid),
         spec,
-        SETTINGS,
-        render_pod_template(name, namespace, spec, SETTINGS, stored),
+        settings,
+        render_pod_template(name, namespace, spec, settings, stored),
         replicas=spec.replicas,
         strategy=RolloutStrategy.IN_PLACE if spec.gpus.count else RolloutStrategy.SURGE,
         inputs=template_inputs(spec, stored),

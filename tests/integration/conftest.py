@@ -3,9 +3,11 @@
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from support.gpu_fleet import Fleet, Pool
 from support.kube import Cluster, eventually
 from support.models import Served
 from support.operator_process import OperatorProcess, grant
@@ -56,3 +58,43 @@ def proxied(
     for proxy, operator in made:
         operator.stop()
         proxy.__exit__()
+
+
+FLEET_FLAGS = ("--no-node-after", "3", "--log-level", "debug")
+"""Patience short enough for tests; the rest is as people have it."""
+
+
+@pytest.fixture(scope="session")
+def fleet(gpu_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """An operator that serves a whole cluster, so that it plans GPU capacity. Tests bring nodes of their own."""
+    folder, home = tmp_path_factory.mktemp("fleet"), f"berth-{uuid.uuid4().hex[:6]}"
+    gpu_cluster.kubectl("create", "namespace", home)
+    grant(gpu_cluster, home, everywhere=True)
+    started: list[OperatorProcess] = []
+
+    def start(*, wait_until_leading: bool = True) -> OperatorProcess:
+        process = OperatorProcess(gpu_cluster, home, folder, *FLEET_FLAGS, everywhere=True)
+        started.append(process)
+        return process.start(wait_until_leading=wait_until_leading)
+
+    try:
+        yield Fleet(gpu_cluster, start, start())
+    finally:
+        for process in started:
+            process.stop()
+        gpu_cluster.kubectl("delete", "clusterrolebinding", f"berth-operator-{home}", f"berth-operator-nodes-{home}")
+        gpu_cluster.kubectl("delete", "namespace", home, "--wait=false")
+
+
+@pytest.fixture
+def pool_of(fleet: Fleet) -> Iterator[Callable[..., Pool]]:
+    """Makes nodes and a namespace for one test."""
+    made: list[Pool] = []
+
+    def make(**more: Any) -> Pool:
+        made.append(fleet.pool(**more))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.close()

@@ -97,6 +97,7 @@ class Simulation:
         before = dict(self.models)
         plan = self.look()
         self.check_order(before, plan)
+        self.check_holds(before, plan)
         self.preemptions += len(plan.preemptions)
         for preemption in plan.preemptions:
             for uid in preemption.pods:
@@ -335,6 +336,23 @@ class Simulation:
                 assert not (self._precedes(first, other) and self._asks_no_more(first, other)), (
                     f"{other.key} was admitted past {key}, which waits: {decision.waiting.message}"
                 )
+
+    def check_holds(self, before: dict[str, Demand], plan: CapacityPlan) -> None:
+        """Nobody behind the first in a queue is admitted to a node that it holds."""
+        for key, decision in plan.models.items():
+            first, since = before[key], decision.remembered.held_since
+            if since is None or first.need.shared or self.now >= since + timedelta(seconds=self.policy.hold_for):
+                continue
+            could = {name for name, site in self.nodes.items() if self._could_hold(site, first)}
+            for other, one in plan.models.items():
+                if one.admitted > before[other].replicas and self._precedes(first, before[other]):
+                    held = could & set(one.nodes)
+                    assert not held or self._kept(before[other]), f"{other} passes {key}, which holds {held}"
+
+    def _could_hold(self, site: SimNode, model: Demand) -> bool:
+        roomy = [gpu for gpu in site.gpus if gpu.total - self.policy.headroom_mib >= (model.need.memory_mib or 0)]
+        fits = len(roomy) >= model.need.count and (site.slots == 1 or model.need.count == 1)
+        return fits and not site.node.unschedulable
 
     def _kept(self, model: Demand) -> bool:
         return model.remembered is not None and bool(model.remembered.keeps)

@@ -40,6 +40,9 @@ class CapacityStore:
     def __init__(self) -> None:
         self.changed = asyncio.Event()
         """Something has changed since the last plan."""
+        self.complete = asyncio.Event()
+        """Every Model that was expected has asked: a plan for a part of them would prefer that part."""
+        self._expected: set[str] = set()
         self._bare: dict[str, Node] = {}  # as Kubernetes shows them, without what agents say
         self._reports: dict[str, Mapping[str, Any]] = {}  # the status of GPUNodes
         self._agents: dict[_Names, tuple[str, bool]] = {}  # agent Pods: node, and whether ready
@@ -81,10 +84,11 @@ class CapacityStore:
         if all(labels.get(name) == value for name, value in _AGENT.items()):
             self._observe_agent(pod)
         where = (pod.namespace, pod.name)
-        if not pod.living or not concerns_gpus(manifest):
+        new = gpu_pod_from(manifest, pod)
+        # A Pod of others that is held back, by Kueue for example, is let go once there is room for it.
+        if not pod.living or not concerns_gpus(manifest) or (pod.gates and not new.model):
             self._drop_pod(where, pod.uid)
             return
-        new = gpu_pod_from(manifest, pod)
         if new.model and not new.node and not new.nodes and not pod.gates and not pod.capacity_note:
             new = replace(new, nodes=tuple(sorted(self._nodes)))  # nobody holds it back
         before = self._uids.get(where)
@@ -226,12 +230,23 @@ class CapacityStore:
 
     # ---- what Models ask for --------------------------------------------------------------------------------
 
+    def expect(self, keys: Iterable[Key]) -> None:
+        """Which Models there are at the start."""
+        self._expected = {f"{key.namespace}/{key.name}" for key in keys if key.kind == "Model"}
+        self._is_expected_no_more("")
+
+    def _is_expected_no_more(self, name: str) -> None:
+        self._expected.discard(name)
+        if not self._expected:
+            self.complete.set()
+
     def ask(self, key: Key, demand: Demand | None, template_hash: str) -> None:
         """What a Model asks for now; None when nothing. `template_hash` is that of its wanted Pod template."""
         name = f"{key.namespace}/{key.name}"
         if demand is None:
             self._forget_model(name)
             return
+        self._is_expected_no_more(name)
         if self._wanted.get(name) != template_hash:
             self._wanted[name] = template_hash
             for uid in self._of_model.get(name, ()):
@@ -251,6 +266,7 @@ class CapacityStore:
         self._wanted.pop(name, None)
         self._under_way.pop(name, None)
         self._decisions.pop(name, None)
+        self._is_expected_no_more(name)
         if self._asked.pop(name, None) is not None:
             self.changed.set()
 
@@ -281,14 +297,22 @@ class CapacityStore:
         for name, capacity in plan.models.items():
             if name in self._under_way or name not in self._asked:
                 continue
+            known = self._decisions.get(name)
+            if known is not None and name not in leaves and self._is_as_before(name, known, capacity):
+                continue
             decision = self._decision(name, capacity, frozenset(leaves.get(name, ())), words.get(name, ""))
-            if decision == self._decisions.get(name):
+            if decision == known:
                 continue
             self._decisions[name] = decision
             if has_to_be_carried_out(decision):
                 self._under_way[name] = (as_carried_out(decision), now)
             changed.append(Key("Model", *name.split("/", 1)))
         return changed
+
+    def _is_as_before(self, name: str, known: Decision, capacity: ModelCapacity) -> bool:
+        """Whether a decision is the very same: so it is for most, which are as wanted."""
+        same = known.capacity is capacity and known.demand is self._asked[name] and not known.leaves_first
+        return same and not capacity.nodes and known.measured_mib == self._measured(name)
 
     def _decision(self, name: str, capacity: ModelCapacity, leaves: frozenset[str], preempted: str) -> Decision:
         beyond = capacity.new_nodes_only
@@ -310,16 +334,13 @@ class CapacityStore:
         return tuple(sorted(node.labels[HOSTNAME] for node in known if node is not None and HOSTNAME in node.labels))
 
     def _measured(self, name: str) -> int | None:
-        """Memory in use on the GPU that the Pods of a Model use most of."""
-        uids = self._of_model.get(name, set())
-        most = None
-        for node in {self._pods[uid].node for uid in uids}:
-            site = self._nodes.get(node)
-            for gpu in site.report.gpus if site is not None and site.report is not None else ():
-                used = sum(mib for uid, mib in gpu.measured.items() if uid in uids)
-                if used:
-                    most = max(most or 0, used)
-        return most
+        """Memory that the Pod of a Model which uses most has in use on one GPU."""
+        most = 0
+        for uid in self._of_model.get(name, ()):
+            site = self._nodes.get(self._pods[uid].node)
+            if site is not None and site.report is not None:
+                most = max(most, *(gpu.measured.get(uid, 0) for gpu in site.report.gpus), 0)
+        return most or None
 
     def sick_gpus(self, key: Key) -> Mapping[str, str]:
         """What is wrong with GPUs that Pods of a Model hold, by uid of the Pod."""

@@ -40,16 +40,21 @@ class CapacityWorker:
 
     async def run(self) -> None:
         """Plan until cancelled. An error drops what the planner has derived, and is tried again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST):
+                await self._store.complete.wait()
         while True:
+            began = time.monotonic()
             try:
                 wait = self._step().look_again
             except Exception:
                 logger.exception("the capacity planner failed; a defect of Berth; it is tried again")
                 self._planner, wait = Planner(), _AFTER_DEFECT
+            took = time.monotonic() - began
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_LONGEST, _LONGEST if wait is None else wait)):
                     await self._store.changed.wait()
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(max(self._pause, 2 * took))  # the workers get most of the time
 
     def _step(self) -> CapacityPlan:
         now = self._clock()

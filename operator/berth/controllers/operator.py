@@ -135,6 +135,7 @@ class Operator:
         )
         for key in store.all_keys():
             queue.add(key)
+        store.capacity.expect(store.all_keys())
         gc.collect()
         gc.freeze()  # imports and the first fill live for ever: full collections need not walk them
         # Our tasks begin before kopf does: on its way out kopf cancels every task that began after it.

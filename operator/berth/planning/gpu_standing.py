@@ -54,6 +54,7 @@ def gpu_standing(
     decision: Decision | None,
     guess: Estimate | None,
     previous: Mapping[str, Any],
+    generation: int,
 ) -> GpuStanding:
     """What the status says; while nothing is decided about what it asks for now, what it said before.
 
@@ -70,9 +71,10 @@ def gpu_standing(
     if not demand.wanted:
         return GpuStanding(0, None, None, figures)
     if decision is None:
-        admitted, queue = min(demand.replicas, demand.wanted), previous.get("queue")
+        admitted = min(demand.replicas, demand.wanted)
+        queue = previous.get("queue") if _waited(demand) else None
         measured = (previous.get("gpu") or {}).get("measuredMiB")
-        stalled = False
+        stalled = _is_stalled(previous, generation)
     else:
         capacity = decision.capacity
         admitted, measured, stalled = capacity.admitted, decision.measured_mib, capacity.stalled
@@ -80,6 +82,23 @@ def gpu_standing(
     if measured is not None:
         figures["measuredMiB"] = measured
     return GpuStanding(admitted, _condition(demand, admitted, queue), queue, figures, stalled)
+
+
+def _waited(demand: Demand) -> bool:
+    """Whether the last decision was to wait, and may still be what is next."""
+    memory = demand.remembered
+    if memory is None or not memory.reason:
+        return False
+    return demand.replicas < demand.wanted or demand.rollout is not None or memory.beyond is not None
+
+
+def _is_stalled(status: Mapping[str, Any], generation: int) -> bool:
+    """Whether the status says of this generation that a person is needed for what the Model waits for."""
+    stalled = next((one for one in status.get("conditions") or () if one["type"] == "Stalled"), None)
+    reason = (status.get("queue") or {}).get("reason")
+    if stalled is None or stalled["observedGeneration"] != generation:
+        return False
+    return bool((stalled["status"], stalled["reason"]) == ("True", reason))
 
 
 def _condition(demand: Demand, admitted: int, queue: Mapping[str, Any] | None) -> tuple[bool, str, str]:

@@ -91,7 +91,9 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     troubles = _troubles(everything, intent, recalled.memory, policy, now, counting=tripped is None)
     gpus = None
     if intent.need is not None:
-        gpus = gpu_standing(intent.need, intent.demand, intent.decision, intent.estimate, subject.status)
+        gpus = gpu_standing(
+            intent.need, intent.demand, intent.decision, intent.estimate, subject.status, subject.generation
+        )
     facts = _facts(world, intent, changes, troubles, tripped, gpus)
     plan = _report(world, intent, facts, changes, troubles, now, policy, gpus)
     waits = [wait for wait in (plan.look_again, recalled.look_again) if wait is not None]

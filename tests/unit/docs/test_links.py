@@ -7,7 +7,7 @@ import pytest
 
 from unit.docs.pages import ROOT, anchors, links, name_of, pages
 
-PROMISED = {"docs/capacity.md"}
+PROMISED: set[str] = set()
 """Pages that are being written; links to them are no mistakes. To be emptied when they are there."""
 PATHS = re.compile(r"(?<![\w./-])((?:docs|examples|deploy|crds|charts|hack|tests|operator)/[\w./*{}-]*[\w*}/])")
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from berth.api.model_status import Phase
+from berth.planning.capacity.reasons import CapacityReason
 from berth.planning.conditions import Facts
 from berth.planning.failures import Failure
 from berth.planning.reasons import BREAKER, Reason
@@ -79,4 +80,16 @@ def facts(draw: st.DrawFn) -> Facts:
         tripped=draw(st.none() | st.tuples(st.sampled_from(sorted(BREAKER)), st.just("given up"))),
         was=draw(st.sampled_from(sorted(Phase))),
         was_generation=draw(st.integers(-1, 3)),
+        **draw(_capacity(0 if stop else 4)),
     )
+
+
+@st.composite
+def _capacity(draw: st.DrawFn, most: int) -> dict[str, object]:
+    """What the capacity planner says: nothing, that all may load, that it waits, or that it cannot be."""
+    queue = st.tuples(st.sampled_from(sorted(CapacityReason)), st.just("no room"))
+    kind = draw(st.sampled_from(["nothing", "admitted", "queued", "unfit"])) if most else "nothing"
+    if kind == "nothing":
+        return {}
+    waits = {kind: draw(queue)} if kind != "admitted" else {}
+    return {"admitted": draw(st.integers(0, most)), **waits}

@@ -15,6 +15,7 @@ from unit.planning import strategies
 # Ready, Reconciling, Stalled and, where it does not depend on what still serves, Available.
 TABLE: dict[Phase, tuple[str, str | None, str | None, str | None]] = {
     Phase.PENDING: ("False", "True", None, "False"),
+    Phase.QUEUED: ("False", "True", None, "False"),
     Phase.LOADING: ("False", "True", None, "False"),
     Phase.READY: ("True", None, None, "True"),
     Phase.UPDATING: ("False", "True", None, "True"),

@@ -205,3 +205,38 @@ def test_a_rollout_whose_servers_cannot_start_has_failed_while_the_old_ones_answ
 
 def test_a_rollout_goes_on_while_a_new_server_may_still_answer() -> None:
     assert phase(ready=1, outdated=1, current=2, hopeful=1, scheduled=True, failure=SPENT)[0] is Phase.UPDATING
+
+
+# ---- GPUs ----------------------------------------------------------------------------------------------------
+
+NO_GPU = ("WaitingForGPU", "no GPU is free")
+
+
+def test_a_model_that_may_not_ask_for_gpus_yet_is_queued_and_says_why() -> None:
+    verdict = assess(replace(PLAIN, queued=NO_GPU, admitted=0))
+    assert (verdict.phase, verdict.reason, verdict.message) == (Phase.QUEUED, *NO_GPU)
+
+
+def test_a_model_that_was_admitted_is_loading_before_its_pod_has_a_node() -> None:
+    assert phase(admitted=1) == (Phase.LOADING, Reason.CREATING)
+
+
+def test_a_model_that_made_way_drains_and_then_waits() -> None:
+    made_way = {"queued": ("Preempted", "made way"), "admitted": 0}
+    assert phase(**made_way, leaving=1) == (Phase.DRAINING, "Preempted")
+    assert phase(**made_way, was=Phase.READY, was_generation=1) == (Phase.QUEUED, "Preempted")
+
+
+def test_a_model_that_no_node_can_hold_needs_a_person_and_serves_on_if_it_can() -> None:
+    assert phase(unfit=("NoNodeFits", "too big"), admitted=0) == (Phase.FAILED, "NoNodeFits")
+    assert phase(**ONE_SERVES, unfit=("NoNodeFits", "too big"), admitted=1) == (Phase.READY, Reason.SERVING)
+
+
+def test_replicas_that_wait_while_others_answer_are_an_update_that_says_what_it_waits_for() -> None:
+    found = phase(**ONE_SERVES, wanted=3, queued=NO_GPU, admitted=1, was=Phase.UPDATING, was_generation=1)
+    assert found == (Phase.UPDATING, "WaitingForGPU")
+
+
+def test_a_model_without_weights_is_not_in_the_queue() -> None:
+    found = phase(queued=NO_GPU, admitted=0, weights_awaited=("Downloading", "3 of 9 GiB"))
+    assert found == (Phase.PROVISIONING, "Downloading")

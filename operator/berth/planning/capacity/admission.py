@@ -283,6 +283,13 @@ class Admission:
         turn.admitted -= turn.standing.unplaced
         turn.memory = replace(turn.memory, beyond=None)
 
+    # ---- no room any more -----------------------------------------------------------------------------------
+
+    def make_wait(self, turn: Turn) -> None:
+        """Replicas whose node has gone or filled up before they were told it are in the queue again, with their age."""
+        turn.admitted = max(0, turn.admitted - turn.standing.unplaced)
+        self._queue(turn, self.places(turn.standing))
+
     # ---- first in the queue ---------------------------------------------------------------------------------
 
     def _queue(self, turn: Turn, places: int) -> None:

@@ -20,7 +20,7 @@ def decide(admission: Admission, standings: Mapping[str, Standing], unsettled: I
     line = sorted(order(standing, moment) for standing in unsettled)
     queue = [standings[key] for _, _, key in line]
     _charge(admission, queue)
-    places = {standing.demand.key: place for standing in queue if (place := _place(admission, standing))}
+    places = {standing.demand.key: _place(admission, standing) for standing in queue}
     kept = _come_back(admission, queue)
     turns: dict[str, Turn] = {}
     inside = {standing.demand.key for standing in queue}
@@ -63,18 +63,17 @@ def _charge(admission: Admission, queue: Iterable[Standing]) -> None:
                 board.take(nodes, need, times=standing.unplaced)
 
 
-def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
+def _place(admission: Admission, standing: Standing) -> tuple[str, ...] | None:
     """A place for a replica that is admitted and has not been told any; the one that is reserved, while it is free.
 
-    One that takes the place of an evicted Pod has none yet.
+    One that takes the place of an evicted Pod has none yet. None: there is no room for it, not even soon.
     """
     board, demand = admission.board, standing.demand
     if not standing.unplaced or standing.let_through or not demand.need.count:
         return ()
     places = admission.places(standing)
-    fitting = admission.alike(standing, places & board.fits_now(demand) & board.loads_open)
-    if board.loads_left <= 0:
-        fitting = 0
+    room = places & board.fits_now(demand)
+    fitting = admission.alike(standing, room & board.loads_open) if board.loads_left > 0 else 0
     nodes = board.index.named(standing.reserved) & fitting or admission.choose(standing, fitting)
     if nodes:
         board.take(nodes, demand.need)
@@ -82,14 +81,14 @@ def _place(admission: Admission, standing: Standing) -> tuple[str, ...]:
     soon = places & board.fits_soon(demand)
     if soon:
         board.claim(next(positions(soon)), demand.need)
-    return ()
+    return () if room or soon else None
 
 
-def _turn(admission: Admission, standing: Standing, place: tuple[str, ...] = ()) -> Turn:
+def _turn(admission: Admission, standing: Standing, place: tuple[str, ...] | None = ()) -> Turn:
     board, demand = admission.board, standing.demand
     turn = begin(standing, board.moment)
     if demand.wanted and standing.unplaced and not standing.let_through:
-        turn.memory = replace(turn.memory, nodes=place)
+        turn.memory = replace(turn.memory, nodes=place or ())
     if not demand.wanted:
         return turn
     if not demand.need.count:
@@ -105,6 +104,10 @@ def _turn(admission: Admission, standing: Standing, place: tuple[str, ...] = ())
         return turn
     if standing.let_through:
         admission.beyond(turn)
+        return turn
+    if place is None and demand.rollout is None:
+        admission.make_wait(turn)
+        _recall_preemption(turn)
         return turn
     _roll_out_if_due(admission, turn)
     if (demand.rollout is None or not demand.replicas) and turn.admitted < demand.wanted:

@@ -21,7 +21,7 @@ class Decision:
     preempted: str = ""
     """Whom it makes way for, as a sentence; empty when for nobody."""
     measured_mib: int | None = None
-    """Memory in use on the GPU that its Pods use most of; None when nobody has measured it."""
+    """Memory that its Pod which uses most has in use on one GPU; None when nobody has measured it."""
     told: bool = False
     """Whether a Pod has been told its nodes by this decision: one of each decision is."""
 

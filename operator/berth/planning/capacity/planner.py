@@ -16,7 +16,7 @@ from berth.planning.capacity.policy import CapacityPolicy
 from berth.planning.capacity.preemption import Preemptor
 from berth.planning.capacity.standing import Standing
 from berth.planning.capacity.turn import settled_result
-from berth.planning.capacity.world import CapacityWorld
+from berth.planning.capacity.world import CapacityWorld, GpuPod
 
 
 def plan_capacity(world: CapacityWorld, now: datetime, policy: CapacityPolicy) -> CapacityPlan:
@@ -79,11 +79,16 @@ def _board(derived: Derived, unsettled: Iterable[Standing], policy: CapacityPoli
             and (now - pod.unschedulable_since).total_seconds() >= policy.unschedulable_after,
         )
         for pod in derived.without_node.values()
-        if pod.gpus and not pod.deleting and pod.model not in derived.standings
+        if pod.gpus and not pod.deleting and pod.model not in derived.standings and not _held_for_ever(pod)
     ]
     pending.sort(key=lambda one: (-one.pod.pod_priority, one.pod.uid))
     sites = [derived.sites[name] for name in index.names]
     return Board(sites, index, policy, now, pending, {one.demand.pod_priority for one in unsettled})
+
+
+def _held_for_ever(pod: GpuPod) -> bool:
+    """Whether nobody is going to tell it where it may go: its Model is not there any more."""
+    return bool(pod.model) and not pod.nodes
 
 
 def _caches(derived: Derived, world: CapacityWorld, unsettled: Iterable[Standing]) -> dict[str, CacheUse]:

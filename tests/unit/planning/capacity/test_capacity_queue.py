@@ -326,7 +326,8 @@ def test_a_node_that_vanishes_takes_its_room_along() -> None:
     cluster.drop("a")
     assert decided(cluster).nodes == ("b",)
     cluster.drop("b")
-    assert decided(cluster).admitted == 1  # until the scheduler says that there is none
+    assert decided(cluster).admitted == 0  # nobody has told it anything, so the scheduler will never say that
+    assert waiting(cluster)[0] == "NoNodeFits"
 
 
 def test_an_autoscaled_model_shows_its_pod_to_the_cluster_autoscaler() -> None:
@@ -536,11 +537,23 @@ def test_a_pod_that_takes_the_place_of_an_evicted_one_is_told_its_nodes() -> Non
     assert (found.admitted, found.nodes) == (1, ("b",))
 
 
-def test_where_nothing_is_free_it_waits_and_is_taken_back_in_the_end() -> None:
+def test_where_nothing_is_free_for_it_it_is_in_the_queue_again_with_its_age_and_says_for_what_it_waits() -> None:
     cluster = Cluster([node(gpus=1)], [model(replicas=1)], [pod("x", "node-a"), pod("new", of="m")])
-    assert cluster.carry_out().models["default/m"].nodes == ()
-    assert decided(cluster, after=59).admitted == 1
-    assert decided(cluster, after=60).admitted == 0
+    assert waiting(cluster)[0] == "WaitingForGPU"
+    assert cluster.carry_out().models["default/m"].admitted == 0
+    assert cluster.models[0].remembered == remember(reason="WaitingForGPU", since=NOW, held_since=NOW)
+    cluster.drop("new")
+    cluster.drop("x")
+    assert decided(cluster, after=1).admitted == 1
+
+
+def test_where_the_room_for_it_is_about_to_be_free_it_waits_as_it_is() -> None:
+    old = pod("old", "node-a", of="m", deleting=True, ends_at=later(30))
+    cluster = Cluster([node(gpus=1)], [model(replicas=1)], [old, pod("new", of="m")])
+    found = decided(cluster)
+    assert (found.admitted, found.nodes) == (1, ())
+    cluster.drop("old")
+    assert decided(cluster).nodes == ("node-a",)
 
 
 def test_a_pod_that_was_told_keeps_its_nodes_reserved() -> None:
