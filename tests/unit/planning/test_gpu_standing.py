@@ -26,7 +26,7 @@ def standing(
     demand: Demand, capacity: ModelCapacity | None, previous: dict[str, Any] | None = None, **more: Any
 ) -> GpuStanding:
     decision = Decision(demand, capacity, **more) if capacity else None
-    return gpu_standing(demand, decision, None, previous or {}, generation=1)
+    return gpu_standing(demand.need, demand, decision, None, previous or {}, generation=1)
 
 
 def test_a_model_that_waits_says_for_what_since_when_and_where_it_stands() -> None:
@@ -86,7 +86,7 @@ def test_what_it_waited_for_is_over_once_that_is_stored() -> None:
 def test_one_that_is_stalled_stays_so_until_the_spec_is_another_one() -> None:
     stalled = model(remembered=remember(reason="NoNodeFits"))
     assert standing(stalled, None, STALLED).unfit == ("NoNodeFits", "none")
-    assert gpu_standing(stalled, None, None, STALLED, generation=2).waiting == ("NoNodeFits", "none")
+    assert gpu_standing(stalled.need, stalled, None, None, STALLED, generation=2).waiting == ("NoNodeFits", "none")
 
 
 # ---- figures -----------------------------------------------------------------------------------------------------
