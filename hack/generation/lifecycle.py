@@ -18,7 +18,8 @@ from berth.planning.conditions import Facts, Verdict, assess, stamp
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.failures import Failure
 from berth.planning.reasons import BREAKER, Reason
-from generation.transitions import transitions
+from generation.queue_transitions import queue_transitions
+from generation.transitions import Transition, transitions
 
 _OF_A_DOWNLOAD = "a [reason of a download](reference/reasons.md#downloads)"
 _TOLD = ("Ready", "Reconciling", "Stalled", "Available")
@@ -98,9 +99,9 @@ T is True, F is False, - is a condition that is left out, T/F depends on whether
 `Ready`."""
 _SEARCH = """\
 Found by letting the operator's decisions meet, at every moment, what people, nodes and mishaps may do: stops, starts,
-changes, mistakes in the spec, scaling, crashes, lost Pods, downloads that fail. A transition that passes over a phase
-happens when several things have changed between two looks. The reasons are those of the phase that is entered, out of
-the mishaps that were tried."""
+changes, mistakes in the spec, scaling, crashes, lost Pods, downloads that fail; and by letting some Models share one GPU.
+A transition that passes over a phase happens when several things have changed between two looks. The reasons are those
+of the phase that is entered, out of the mishaps that were tried."""
 
 
 def _verdicts() -> dict[Phase, set[Verdict]]:
@@ -163,8 +164,13 @@ def _reasons(reasons: set[str]) -> str:
     return ", ".join(own if reasons <= names.keys() else [*own, _OF_A_DOWNLOAD])
 
 
+@cache
+def _all_transitions() -> frozenset[Transition]:
+    return transitions() | queue_transitions()
+
+
 def _diagram() -> Iterator[str]:
-    pairs = sorted({(found.before, found.after) for found in transitions()}, key=_place)
+    pairs = sorted({(found.before, found.after) for found in _all_transitions()}, key=_place)
     yield "```mermaid"
     yield "stateDiagram-v2"
     yield "    direction LR"
@@ -176,7 +182,7 @@ def _diagram() -> Iterator[str]:
 
 def _edges() -> Iterator[str]:
     reasons: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for found in transitions():
+    for found in _all_transitions():
         reasons[found.before, found.after].add(found.reason)
     for before, after in sorted(reasons, key=_place):
         yield f"| `{before}` | `{after}` | {_reasons(reasons[before, after])} |"
