@@ -1,8 +1,12 @@
 """The page about the life of a Model says what the decisions do."""
 
+import pytest
+
 from berth.api.model_status import Phase
 from generation.lifecycle import lifecycle_page
 from generation.transitions import Transition, transitions
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_phase_has_a_row() -> None:

@@ -22,6 +22,7 @@ from unit.api.admission import violations, with_defaults
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOGUE = read_catalogue()
+pytestmark = pytest.mark.slow
 NEEDS = {key: need(CATALOGUE, key) for key in CATALOGUE.models}
 ESTIMATES = yaml.safe_load((ROOT / "charts/models/estimates.yaml").read_text())
 SCHEMA = next(
