@@ -11,6 +11,7 @@ from generation.argocd import CONFIG_MAP, config_map
 from generation.chart import INSTALL_FROM, RULES_FROM, VALUES_FROM, chart_files
 from generation.editor_schema import editor_schema
 from generation.lifecycle import lifecycle_page
+from generation.monitoring import monitoring_files
 from generation.reasons import reasons_page
 from generation.reference import reference_page
 from generation.yaml_text import yaml_text
@@ -37,6 +38,7 @@ def desired_files(resources: tuple[Resource, ...] = RESOURCES) -> dict[str, str]
     files["docs/reference/reasons.md"] = f"<!-- {REASONS_FROM} -->\n\n{reasons_page()}"
     files |= models_chart_files()
     files["docs/lifecycle.md"] = f"<!-- {LIFECYCLE_FROM} -->\n\n{lifecycle_page()}"
+    files |= monitoring_files()
     return files
 
 

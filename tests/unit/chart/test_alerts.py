@@ -130,7 +130,8 @@ CASES = (
         17,
         value="1",
     ),
-    Case("BerthModelCacheNearlyFull", percent("berth_model_cache_used_bytes", CACHE, 89, 93), (4, 18), 21, CACHE, "93%"),
+    Case("BerthModelCacheNearlyFull", percent("berth_model_cache_used_bytes", CACHE, 89, 93), (4, 18), 21, CACHE,
+         "93%"),
     Case(
         "BerthGPUMemoryHigh",
         percent("berth_gpu_memory_used_bytes", GPU, 80, 84)
@@ -144,7 +145,8 @@ CASES = (
     Case("BerthHostMemoryHigh", percent("berth_host_memory_used_bytes", NODE, 85, 91), (4, 18), 21, NODE, "91%"),
     Case(
         "BerthGPUUnhealthy",
-        series("berth_gpu_healthy", "1x5 0x20", **GPU) | series("berth_gpu_healthy", "1x30", **{**GPU, "uuid": "GPU-2"}),
+        series("berth_gpu_healthy", "1x5 0x20", **GPU)
+        | series("berth_gpu_healthy", "1x30", **{**GPU, "uuid": "GPU-2"}),
         (5, 7),
         9,
         GPU,
