@@ -116,8 +116,16 @@ def number(
     empty = {"type": "special", "options": {"match": "null", "result": {"text": none}}}
     defaults = {"thresholds": {"mode": "absolute", "steps": steps}, "mappings": [empty], "noValue": none}
     return Panel(
-        "stat", title, description, (Query(expr, legend),), width, unit, defaults, options=options,
-        target={"instant": True, "range": False}, **more,
+        "stat",
+        title,
+        description,
+        (Query(expr, legend),),
+        width,
+        unit,
+        defaults,
+        options=options,
+        target={"instant": True, "range": False},
+        **more,
     )
 
 
@@ -131,8 +139,16 @@ def bars(title: str, description: str, *queries: Query, width: int = 8, unit: st
     }
     defaults = {"min": 0, **more.pop("defaults", {})}
     return Panel(
-        "bargauge", title, description, queries, width, unit, defaults, options=options,
-        target={"instant": True, "range": False}, **more,
+        "bargauge",
+        title,
+        description,
+        queries,
+        width,
+        unit,
+        defaults,
+        options=options,
+        target={"instant": True, "range": False},
+        **more,
     )
 
 
@@ -147,9 +163,7 @@ def phases(title: str, description: str, query: Query, *, width: int = 24) -> Pa
         "tooltip": {"mode": "single", "sort": "none"},
     }
     defaults = {"custom": {"fillOpacity": 70, "lineWidth": 0}}
-    return Panel(
-        "state-timeline", title, description, (query,), width, "short", defaults, phase_colours(), options
-    )
+    return Panel("state-timeline", title, description, (query,), width, "short", defaults, phase_colours(), options)
 
 
 def phase_colours() -> tuple[Json, ...]:
@@ -174,7 +188,13 @@ def durations(title: str, description: str, expr: str, *, width: int = 12) -> Pa
         "legend": {"show": True},
     }
     return Panel(
-        "heatmap", title, description, (Query(expr, "{{le}}"),), width, "short", options=options,
+        "heatmap",
+        title,
+        description,
+        (Query(expr, "{{le}}"),),
+        width,
+        "short",
+        options=options,
         target={"format": "heatmap"},
     )
 
@@ -195,7 +215,12 @@ def table(
     }
     transformations = [{"id": "merge", "options": {}}, {"id": "organize", "options": organize}]
     return Panel(
-        "table", title, description, queries, width, "short",
+        "table",
+        title,
+        description,
+        queries,
+        width,
+        "short",
         overrides=overrides,
         options={"showHeader": True, "cellHeight": "sm"},
         target={"format": "table", "instant": True, "range": False},
@@ -263,8 +288,14 @@ def dashboard_json(dashboard: Dashboard) -> str:
         "refresh": "30s",
         "links": [
             {
-                "title": "Berth", "type": "dashboards", "tags": ["berth"], "asDropdown": False, "icon": "dashboard",
-                "includeVars": True, "keepTime": True, "targetBlank": False,
+                "title": "Berth",
+                "type": "dashboards",
+                "tags": ["berth"],
+                "asDropdown": False,
+                "icon": "dashboard",
+                "includeVars": True,
+                "keepTime": True,
+                "targetBlank": False,
             }
         ],
         "templating": {"list": [source, *dashboard.variables]},
@@ -280,8 +311,7 @@ def _row(section: Section, y: int) -> Json:
 
 def _panel(panel: Panel, place: Json) -> Json:
     targets = [
-        {"refId": letter, "datasource": SOURCE, "expr": query.expr, "legendFormat": query.legend}
-        | panel.target
+        {"refId": letter, "datasource": SOURCE, "expr": query.expr, "legendFormat": query.legend} | panel.target
         for letter, query in zip("ABCDEFGH", panel.queries, strict=False)
     ]
     return {

@@ -21,7 +21,10 @@ _WHOLE = Section(
         number("Starts", "That ended with a Model that answers.", f"sum(increase({_START}_count[$__range]))"),
         number("Half take less than", "Median.", _quantile(0.5, _START, "$__range"), unit="s", none="no start"),
         number(
-            "Nine of ten take less than", "90th percentile.", _quantile(0.9, _START, "$__range"), unit="s",
+            "Nine of ten take less than",
+            "90th percentile.",
+            _quantile(0.9, _START, "$__range"),
+            unit="s",
             none="no start",
         ),
         number("Mean", "All of it divided by all starts.", _mean(_START, "$__range"), unit="s", none="no start"),

@@ -22,9 +22,7 @@ def _count(phase: str) -> str:
     return f'count(max by (namespace, model) (berth_model_phase{{namespace=~"$namespace", phase=~"{phase}"}}))'
 
 
-_TO_MODEL = link(
-    "Show the Model", "model", namespace="${__data.fields.Namespace}", model="${__data.fields.Model}"
-)
+_TO_MODEL = link("Show the Model", "model", namespace="${__data.fields.Namespace}", model="${__data.fields.Model}")
 _COLOURS = {name: {"color": colour, "index": place} for place, (name, colour) in enumerate(PHASES.items())}
 
 
@@ -159,8 +157,8 @@ _ROOM = Section(
             "GPU memory in use",
             "Of all GPUs of a node together.",
             Query(
-                "sum by (node) (max by (node, uuid) (berth_gpu_memory_used_bytes)) "
-                "/ sum by (node) (max by (node, uuid) (berth_gpu_memory_total_bytes))",
+                'sum by (node) (max by (node, uuid) (berth_gpu_memory_used_bytes{uuid!~"MIG-.+"})) '
+                '/ sum by (node) (max by (node, uuid) (berth_gpu_memory_total_bytes{uuid!~"MIG-.+"}))',
                 "{{node}}",
             ),
             unit="percentunit",

@@ -10,6 +10,11 @@ def _of_gpu(name: str) -> str:
     return f"max by (node, uuid, product) ({name}{_NODE})"
 
 
+def _whole(name: str) -> str:
+    """Of whole GPUs: the parts that one is cut into are not counted again."""
+    return f'max by (node, uuid, product) ({name}{{node=~"$node", uuid!~"MIG-.+"}})'
+
+
 _NOW = Section(
     "Now",
     (
@@ -24,7 +29,7 @@ _NOW = Section(
         number(
             "Memory in use",
             "Of all GPUs together.",
-            f"sum({_of_gpu('berth_gpu_memory_used_bytes')}) / sum({_of_gpu('berth_gpu_memory_total_bytes')})",
+            f"sum({_whole('berth_gpu_memory_used_bytes')}) / sum({_whole('berth_gpu_memory_total_bytes')})",
             width=3,
             unit="percentunit",
             none="unknown",

@@ -56,7 +56,8 @@ def _component(resource: str) -> str:
 
 def test_promtool_takes_every_question_of_the_dashboards(tmp_path: Path) -> None:
     panels = [panel for path in (CHART / "files/dashboards").glob("*.json") for panel in _panels(path)]
-    questions = [target["expr"].replace("$__rate_interval", "5m") for panel in panels for target in panel["targets"]]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    questions = [one.replace("$__rate_interval", "5m").replace("$__range", "6h") for one in asked]
     assert questions
     rules = [{"record": f"question:{number}", "expr": question} for number, question in enumerate(questions)]
     file = tmp_path / "questions.yaml"
