@@ -13,6 +13,7 @@ from generation.chart import INSTALL_FROM, RULES_FROM, VALUES_FROM, chart_files
 from generation.editor_schema import editor_schema
 from generation.lifecycle import lifecycle_page
 from generation.marked import with_parts
+from generation.monitoring import monitoring_files
 from generation.reasons import reasons_page
 from generation.reference import reference_page
 from generation.rights import rights_part
@@ -45,6 +46,7 @@ def desired_files(resources: tuple[Resource, ...] = RESOURCES) -> dict[str, str]
     files |= models_chart_files()
     files["docs/lifecycle.md"] = f"<!-- {LIFECYCLE_FROM} -->\n\n{lifecycle_page()}"
     files |= _pages_with_parts()
+    files |= monitoring_files()
     return files
 
 

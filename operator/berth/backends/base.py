@@ -189,6 +189,8 @@ class Backend(ABC):
     drain: ClassVar[DrainMethod] = DrainMethod.SERVER
     api_key_env: ClassVar[str] = ""
     """Variable that carries the API key; empty when the server knows no keys."""
+    shown_metrics: ClassVar[tuple[str, ...]] = ()
+    """The server's own metrics that dashboards show, beside those of its load: names of series."""
     notes: ClassVar[tuple[str, ...]] = ()
     """What a person who chooses this backend should be told in the status."""
 

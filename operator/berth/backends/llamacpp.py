@@ -35,6 +35,7 @@ class LlamaCpp(Backend):
     loads = WeightsKind.FILE
     drain = DrainMethod.SIDECAR  # on SIGTERM decoding stops at once and open streams freeze
     api_key_env = "LLAMA_API_KEY"
+    shown_metrics = ("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total")
 
     def server(self, request: ServerRequest) -> Server:
         """The command line of llama-server."""

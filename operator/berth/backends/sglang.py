@@ -36,6 +36,12 @@ class Sglang(Backend):
     name = BackendName.SGLANG
     images: ClassVar = {NVIDIA: "lmsysorg/sglang:v0.5.23"}
     api_key_env = "SGLANG_API_KEY"
+    shown_metrics = (
+        "sglang:prompt_tokens_total",
+        "sglang:generation_tokens_total",
+        "sglang:time_to_first_token_seconds_bucket",
+        "sglang:token_usage",
+    )
 
     def server(self, request: ServerRequest) -> Server:
         """The command line of the launcher; the image starts nothing by itself."""

@@ -31,6 +31,11 @@ class Tgi(Backend):
     # Its Python lies below /root, which only root may read (issue #3082), and writes beside itself.
     security = SecurityProfile(uid=0, gid=0, restricted=False, read_only_root=False)
     api_key_env = "API_KEY"
+    shown_metrics = (
+        "tgi_request_generated_tokens_sum",
+        "tgi_request_duration_bucket",
+        "tgi_request_queue_duration_bucket",
+    )
     notes = (
         "TGI is archived upstream: vllm, sglang and llamacpp are its successors",
         "TGI runs as root, so namespaces that enforce the Pod Security standard `restricted` refuse it",

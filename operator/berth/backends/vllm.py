@@ -38,6 +38,17 @@ class Vllm(Backend):
     # The image has a user `vllm` with this id since PR #40275; older ones run with any id and the variables below.
     security = SecurityProfile(uid=2000, gid=0)
     api_key_env = "VLLM_API_KEY"
+    shown_metrics = (
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:time_to_first_token_seconds_bucket",
+        "vllm:e2e_request_latency_seconds_bucket",
+        "vllm:request_queue_time_seconds_bucket",
+        "vllm:kv_cache_usage_perc",
+        "vllm:prefix_cache_queries_total",
+        "vllm:prefix_cache_hits_total",
+        "vllm:num_preemptions_total",
+    )
 
     def server(self, request: ServerRequest) -> Server:
         """The command line of `vllm serve`."""

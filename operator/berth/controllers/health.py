@@ -1,5 +1,6 @@
 """The operator's own endpoints: /healthz, /readyz and /metrics."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -48,7 +49,8 @@ class HealthServer:
         return answer
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        shown = generate_latest(self._metrics.registry)
+        # In a thread: with 10,000 Models it takes a sixth of a second.
+        shown = await asyncio.to_thread(generate_latest, self._metrics.registry)
         return _last(web.Response(body=shown, headers={"Content-Type": CONTENT_TYPE_LATEST}))
 
 

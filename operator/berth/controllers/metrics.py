@@ -5,17 +5,23 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from berth.controllers.capacity_metrics import CapacityMetrics
+from berth.controllers.store import CHILD_KINDS, Store
+from berth.controllers.subject_metrics import SubjectCollector
+from berth.planning.download_reasons import DownloadReason
 from berth.planning.world import DownloadEnd, StartTimes
 
+RESULTS = ("done", "stale", "refused", "fenced", "failed")
+"""How a reconciliation ends."""
 _START_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 class Metrics:
     """All metrics, in a registry of their own so that tests can have several operators in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self.registry.register(SubjectCollector(store))
         self.requests = Counter(
             "berth_kubernetes_requests",
             "Requests to the Kubernetes API",
@@ -31,7 +37,7 @@ class Metrics:
         )
         self.reconciles = Counter(
             "berth_reconciles",
-            "Reconciliations by result: done, stale, refused, failed",
+            f"Reconciliations by result: {', '.join(RESULTS)}",
             ["result"],
             registry=self.registry,
         )
@@ -42,7 +48,6 @@ class Metrics:
             registry=self.registry,
         )
         self.queue_length = Gauge("berth_queue_length", "Keys that wait to be reconciled", registry=self.registry)
-        self.models = Gauge("berth_models", "Models by phase", ["phase"], registry=self.registry)
         self.transitions = Counter(
             "berth_model_transitions", "Phase transitions", ["from_phase", "to_phase"], registry=self.registry
         )
@@ -72,13 +77,6 @@ class Metrics:
             "berth_swept_objects",
             "Objects that a sweep found changed or gone unseen by the watches",
             ["kind"],
-            registry=self.registry,
-        )
-        self.caches = Gauge("berth_model_caches", "ModelCaches by phase", ["phase"], registry=self.registry)
-        self.cache_bytes = Gauge(
-            "berth_model_cache_used_bytes",
-            "Bytes that the artifacts of a ModelCache take",
-            ["namespace", "cache"],
             registry=self.registry,
         )
         self.downloads = Counter(
@@ -121,6 +119,17 @@ class Metrics:
         )
         self.tasks = Gauge("berth_asyncio_tasks", "Tasks of the event loop", registry=self.registry)
         self.leading = Gauge("berth_leading", "1 while this process leads", registry=self.registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Show counters whose labels are known: of one that first appears with 1, `increase` sees nothing."""
+        for result in RESULTS:
+            self.reconciles.labels(result=result)
+        for kind in CHILD_KINDS:
+            self.unequal_applies.labels(kind=kind)
+        self.downloads.labels(result="Succeeded", reason="")
+        for reason in DownloadReason:
+            self.downloads.labels(result="Failed", reason=reason)
 
     def count_download(self, end: DownloadEnd) -> None:
         """Count a download whose end is recorded for the first time."""
@@ -135,19 +144,6 @@ class Metrics:
         self.start_seconds.observe(start.whole)
         for part, seconds in start.parts.items():
             self.start_part_seconds.labels(part=part).observe(seconds)
-
-    def count_phases(self, models: Mapping[str, int], caches: Mapping[str, int]) -> None:
-        """Show how many Models and ModelCaches are in each phase."""
-        for gauge, counts in ((self.models, models), (self.caches, caches)):
-            gauge.clear()
-            for phase, count in counts.items():
-                gauge.labels(phase=phase).set(count)
-
-    def count_caches(self, used: Mapping[tuple[str, str], int]) -> None:
-        """Show how much each ModelCache holds, by namespace and name."""
-        self.cache_bytes.clear()
-        for (namespace, name), count in used.items():
-            self.cache_bytes.labels(namespace=namespace, cache=name).set(count)
 
     def show_load(self, namespace: str, model: str, numbers: tuple[float, float] | None) -> None:
         """Show how many requests a Model has, running and waiting; None when that is not known."""

@@ -64,8 +64,8 @@ class Operator:
 
     def __init__(self, settings: OperatorSettings) -> None:
         self.settings = settings
-        self.metrics = Metrics()
         self.store = Store()
+        self.metrics = Metrics(self.store)
         self.stop = asyncio.Event()
         self.port = settings.port
         self._watches: Watches | None = None
@@ -163,8 +163,6 @@ class Operator:
 
     async def _count(self) -> None:
         while True:
-            self.metrics.count_phases(self.store.phases("Model"), self.store.phases("ModelCache"))
-            self.metrics.count_caches(self.store.used_bytes())
             self.metrics.tasks.set(len(asyncio.all_tasks()))
             await asyncio.sleep(5)
 

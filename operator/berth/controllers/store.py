@@ -370,16 +370,9 @@ class Store:
         """The Model or ModelCache of that name."""
         return self._subjects[key.kind].get((key.namespace, key.name))
 
-    def phases(self, kind: str = "Model") -> dict[str, int]:
-        """How many Models or ModelCaches are in each phase."""
-        counts: defaultdict[str, int] = defaultdict(int)
-        for subject in self._subjects[kind].values():
-            counts[subject.status.get("phase", "Pending")] += 1
-        return dict(counts)
-
-    def used_bytes(self) -> dict[_Names, int]:
-        """Bytes that each ModelCache holds."""
-        return {where: int(one.status.get("usedBytes") or 0) for where, one in self._subjects["ModelCache"].items()}
+    def subjects(self, kind: str) -> tuple[Subject, ...]:
+        """All Models or ModelCaches."""
+        return tuple(self._subjects[kind].values())
 
     def known(self, kind: str) -> dict[_Names, tuple[str, str]]:
         """uid and resourceVersion of every object of a kind, for the sweep. Nodes have an empty namespace."""

@@ -109,9 +109,15 @@ def phase_since(subject: Subject, phase: Phase, now: datetime) -> str | None:
     return format_time(now)
 
 
-def seconds_in_phase(subject: Subject, now: datetime) -> float | None:
-    """How long the Model has been in the phase that its status shows; None where that is not known."""
+def phase_start(subject: Subject) -> datetime | None:
+    """Since when the Model has been in the phase that its status shows; None where that is not known."""
     since = parse_time(subject.status.get("phaseSince"))
     if since is None and subject.status.get("observedGeneration", -1) == -1:
         since = subject.created_at
+    return since
+
+
+def seconds_in_phase(subject: Subject, now: datetime) -> float | None:
+    """How long the Model has been in the phase that its status shows; None where that is not known."""
+    since = phase_start(subject)
     return max(0.0, round((now - since).total_seconds(), 1)) if since is not None else None

@@ -54,15 +54,10 @@ def _component(resource: str) -> str:
     raise AssertionError(resource)
 
 
-def test_promtool_takes_the_rules(tmp_path: Path) -> None:
-    files = [str(path) for path in sorted((CHART / "files/rules").glob("*.yaml"))]
-    done = subprocess.run((str(pinnedtools.promtool()), "check", "rules", "--lint=all", *files), capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_promtool_takes_every_question_of_the_dashboards(tmp_path: Path) -> None:
     panels = [panel for path in (CHART / "files/dashboards").glob("*.json") for panel in _panels(path)]
-    questions = [target["expr"].replace("$__rate_interval", "5m") for panel in panels for target in panel["targets"]]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    questions = [one.replace("$__rate_interval", "5m").replace("$__range", "6h") for one in asked]
     assert questions
     rules = [{"record": f"question:{number}", "expr": question} for number, question in enumerate(questions)]
     file = tmp_path / "questions.yaml"
@@ -75,39 +70,3 @@ def _panels(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(path.read_text())["panels"]
     nested = [inner for panel in found for inner in panel.get("panels", ())]
     return [panel for panel in found + nested if "targets" in panel]
-
-
-def test_an_operator_that_nobody_leads_is_an_alert_after_five_minutes(tmp_path: Path) -> None:
-    test = {
-        "rule_files": [str(CHART / "files/rules/operator.yaml")],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [
-                    {"series": 'berth_leading{pod="a"}', "values": "1x5 0x20"},
-                    {"series": 'berth_leading{pod="b"}', "values": "0x12 1x13"},
-                ],
-                "alert_rule_test": [
-                    {"alertname": "BerthOperatorDown", "eval_time": "5m", "exp_alerts": []},
-                    {"alertname": "BerthOperatorDown", "eval_time": "10m", "exp_alerts": []},
-                    {
-                        "alertname": "BerthOperatorDown",
-                        "eval_time": "12m",
-                        "exp_alerts": [{"exp_labels": {"severity": "warning"}, "exp_annotations": _annotations()}],
-                    },
-                    {"alertname": "BerthOperatorDown", "eval_time": "15m", "exp_alerts": []},
-                ],
-            }
-        ],
-    }
-    file = tmp_path / "test.yaml"
-    file.write_text(yaml.safe_dump(test))
-    done = subprocess.run((str(pinnedtools.promtool()), "test", "rules", str(file)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _annotations() -> dict[str, str]:
-    (group,) = yaml.safe_load((CHART / "files/rules/operator.yaml").read_text())["groups"]
-    annotations: dict[str, str] = group["rules"][0]["annotations"]
-    return annotations

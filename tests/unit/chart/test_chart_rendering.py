@@ -14,7 +14,7 @@ from support.chart import CHART, Helm, component, rendered
 ROOT = CHART.parents[1]
 EVERYTHING = (
     "--set=uninstall.stopModels=true,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true",
-    "--set=dashboards.enabled=true,operator.allowUnsafePodTemplates=true,operator.backendImages.vllm=mirror/vllm:1",
+    "--set=modelMonitor.enabled=true,dashboards.enabled=true,operator.allowUnsafePodTemplates=true,operator.backendImages.vllm=mirror/vllm:1",
     "--set=commonLabels.team=ml,imagePullSecrets[0].name=registry,agent.runtimeClassName=nvidia",
     "--set=serviceMonitor.interval=30s,operator.priorityClassName=system-cluster-critical,operator.podLabels.a=b",
     "--api-versions=monitoring.coreos.com/v1",
@@ -177,6 +177,14 @@ def test_the_class_of_models_preempts_nobody() -> None:
     assert (found["metadata"]["name"], found["value"], found["preemptionPolicy"]) == ("berth-model", 0, "Never")
 
 
+def pod_monitors(*args: str, namespace: str = "berth-system") -> tuple[Object, Object]:
+    """The one of the agents, and the one of the servers of Models."""
+    found = {
+        monitor["metadata"]["name"]: monitor for monitor in by_kind(rendered(*args, namespace=namespace), "PodMonitor")
+    }
+    return found.get("berth-agent", {}), found["berth-models"]
+
+
 MONITORS = "--set=serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true"
 
 
@@ -203,12 +211,41 @@ def test_monitors_find_what_they_scrape() -> None:
     (service_monitor,) = by_kind(documents, "ServiceMonitor")
     (service,) = by_kind(documents, "Service")
     assert service_monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert service_monitor["spec"]["endpoints"] == [{"port": "http", "path": "/metrics", "interval": "30s"}]
+    assert service_monitor["spec"]["endpoints"] == [
+        {"port": "http", "path": "/metrics", "interval": "30s", "honorLabels": True}
+    ]
     assert [port["name"] for port in service["spec"]["ports"]] == ["http"]
-    (pod_monitor,), (daemonset,) = by_kind(documents, "PodMonitor"), by_kind(documents, "DaemonSet")
+    (pod_monitor, _), (daemonset,) = pod_monitors(*EVERYTHING), by_kind(documents, "DaemonSet")
     pods = daemonset["spec"]["template"]["metadata"]["labels"]
     assert pod_monitor["spec"]["selector"]["matchLabels"].items() <= pods.items()
     assert pod_monitor["metadata"]["namespace"] == daemonset["metadata"]["namespace"]
+    # Series of Models and of Pods that hold GPUs have a namespace of their own, which is not that of who tells them.
+    assert [endpoint["honorLabels"] for endpoint in pod_monitor["spec"]["podMetricsEndpoints"]] == [True]
+
+
+def test_servers_of_models_are_found_in_every_namespace_by_the_labels_that_they_have() -> None:
+    _, monitor = pod_monitors(*EVERYTHING)
+    deployments = yaml.safe_load_all((ROOT / "tests/golden/vllm-gpu.yaml").read_text())
+    (pod,) = (found["spec"]["template"] for found in deployments if found["kind"] == "Deployment")
+    spec, labels = monitor["spec"], pod["metadata"]["labels"]
+    assert spec["namespaceSelector"] == {"any": True}
+    assert spec["selector"]["matchLabels"].items() <= labels.items()
+    (expression,) = spec["selector"]["matchExpressions"]
+    assert expression == {"key": "app.kubernetes.io/name", "operator": "In", "values": ["vllm", "sglang", "tgi"]}
+    assert labels[expression["key"]] in expression["values"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    assert endpoint["port"] in [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
+    assert endpoint["relabelings"] == [
+        {"sourceLabels": ["__meta_kubernetes_pod_label_berth_dev_model"], "targetLabel": "model"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "namespace"), [("clusterObjects=false", "team-a"), ("watchNamespace=team-b", "team-b")]
+)
+def test_servers_of_models_are_looked_for_where_models_are_served(values: str, namespace: str) -> None:
+    _, monitor = pod_monitors(*EVERYTHING, f"--set={values}", namespace="team-a")
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": [namespace]}
 
 
 def test_dashboards_arrive_as_they_are() -> None:
@@ -223,6 +260,16 @@ def test_dashboards_arrive_as_they_are() -> None:
 def test_rules_arrive_as_they_are() -> None:
     found = [rule["spec"] for rule in by_kind(rendered(*EVERYTHING), "PrometheusRule")]
     assert found == [yaml.safe_load(path.read_text()) for path in sorted((CHART / "files/rules").iterdir())]
+
+
+def test_alerts_can_be_left_out_by_name() -> None:
+    def alerts(*further: str) -> set[str]:
+        found = by_kind(rendered(*EVERYTHING, *further), "PrometheusRule")
+        groups = [group for rule in found for group in rule["spec"]["groups"]]
+        return {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+
+    disabled = "--set=prometheusRule.disabled={BerthGPUMemoryHigh,BerthModelCacheNearlyFull}"
+    assert alerts() - alerts(disabled) == {"BerthGPUMemoryHigh", "BerthModelCacheNearlyFull"}
 
 
 def test_models_are_stopped_at_the_end_only_where_that_is_wanted() -> None:

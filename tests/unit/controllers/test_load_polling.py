@@ -28,7 +28,8 @@ class Polling:
     """A store, a poller on it, and servers on loopback addresses of their own."""
 
     def __init__(self, interval: float = 0.05) -> None:
-        self.store, self.metrics = Store(), Metrics()
+        self.store = Store()
+        self.metrics = Metrics(self.store)
         self.woken: list[Key] = []
         self.poller = LoadPoller(
             self.store,

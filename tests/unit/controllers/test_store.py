@@ -250,11 +250,6 @@ def test_sweeps_see_uid_and_version_of_everything(store: Store) -> None:
     assert store.known("Service") == {}
 
 
-def test_models_are_counted_by_phase(store: Store) -> None:
-    store.observe(builders.model("n", uid="n", status={"phase": "Ready"}))
-    assert store.phases() == {"Pending": 1, "Ready": 1}
-
-
 # ---- any order -----------------------------------------------------------------------------------------------
 
 
