@@ -15,6 +15,8 @@ from berth.planning.closing import CLOSED_SECONDS
 from berth.planning.drain_pod import PRE_STOP_SECONDS
 from berth.planning.forced_stop import FORCE_STOP_ANNOTATION
 from soak.disturbing import end_drain, start_drain
+from soak.judging import Fate, Happenings
+from soak.observing import Deletions
 from support.kube import eventually
 from support.load import Ending, Requests
 from support.models import Manifest, Served, patch, pods, stays, wait_for_phase
@@ -193,7 +195,8 @@ def test_a_node_drain_leaves_a_server_that_answers_until_another_one_does(served
     where, namespace = served.cluster, served.namespace
     start(served, name, replicas=2)
     old = {pod["metadata"]["uid"] for pod in pods(where, namespace, name)}
-    with load_on(served, name) as load, drain_of_the_node(served, name) as draining:
+    told = Deletions(where, namespace, name)
+    with load_on(served, name) as load, told, drain_of_the_node(served, name) as draining:
         left = lambda: old & {pod["metadata"]["uid"] for pod in pods(where, namespace, name)}  # noqa: E731
         eventually(lambda: len(left()) == 1, 90, "the end of one server")
         wait_for_reason(where, namespace, name, "Unschedulable")
@@ -206,6 +209,8 @@ def test_a_node_drain_leaves_a_server_that_answers_until_another_one_does(served
         wait_for_phase(where, namespace, name, "Ready", 90)
         load.finish()
     assert load.fresh.cut == load.fresh.refused == load.kept.refused == []
+    happenings = Happenings(DRAIN_SECONDS, deletions=tuple(told.told.values()))
+    assert {happenings.fate(one) for one in load.kept.cut} <= {Fate.AT_DRAIN_TIMEOUT}
 
 
 def test_the_only_server_of_a_drained_node_finishes_its_requests(served: Served, name: str) -> None:

@@ -174,7 +174,7 @@ class Soak:
             "new_connections": self._new.told(),
             "kept_connections": {**self._kept.told(), "on_a_connection_used_before": self._reused},
             "happened": dict(sorted(self._happened.items())),
-            "starts_counted": self._served.operator.metric("berth_model_start_seconds_count"),
+            "starts_counted_by_the_last_operator": self._served.operator.metric("berth_model_start_seconds_count"),
             "seconds": round(seconds),
             "left": [*objects_left, *left],
             "examples": self._new.examples + self._kept.examples,
