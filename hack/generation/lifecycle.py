@@ -99,7 +99,7 @@ T is True, F is False, - is a condition that is left out, T/F depends on whether
 `Ready`."""
 _SEARCH = """\
 Found by letting the operator's decisions meet, at every moment, what people, nodes and mishaps may do: stops, starts,
-changes, mistakes in the spec, scaling, crashes, lost Pods, downloads that fail; and by letting some Models share one GPU.
+changes, mistakes in the spec, scaling, crashes, lost Pods, downloads that fail; and by letting some Models share a GPU.
 A transition that passes over a phase happens when several things have changed between two looks. The reasons are those
 of the phase that is entered, out of the mishaps that were tried."""
 
