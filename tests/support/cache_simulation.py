@@ -14,8 +14,10 @@ from berth.controllers.store import Key, Store
 from berth.planning.cache_plan import decide_cache
 from berth.planning.cache_world import CacheWorld
 from berth.planning.model_plan import decide
+from berth.planning.plan import Apply, Delete, Plan
 from berth.planning.policy import Policy
-from berth.planning.world import CLAIM, Apply, Delete, ModelWorld, Plan, format_time, parse_time
+from berth.planning.times import format_time, parse_time
+from berth.planning.world import CLAIM, ModelWorld
 from support import builders
 
 Manifest = dict[str, Any]

@@ -19,9 +19,11 @@ from berth.planning.capacity.planner import Planner
 from berth.planning.capacity.policy import CapacityPolicy
 from berth.planning.capacity.step import heard
 from berth.planning.model_plan import decide
+from berth.planning.plan import Apply, Delete, Plan, PodPatch
 from berth.planning.policy import Policy
 from berth.planning.render_settings import RenderSettings
-from berth.planning.world import Apply, Delete, ModelWorld, Plan, PodPatch, format_time
+from berth.planning.times import format_time
+from berth.planning.world import ModelWorld
 from support import builders
 from support.builders import NAMESPACE, NOW
 from support.simulation import ConflictError, ready

@@ -16,8 +16,10 @@ from berth.planning.canonical import content_hash
 from berth.planning.load_questions import server_name
 from berth.planning.load_state import Reading, look
 from berth.planning.model_plan import decide
+from berth.planning.plan import Apply, Delete, Plan
 from berth.planning.policy import Policy
-from berth.planning.world import Apply, Delete, ModelWorld, Plan, format_time
+from berth.planning.times import format_time
+from berth.planning.world import ModelWorld
 from support import builders
 
 Manifest = dict[str, Any]

@@ -25,7 +25,8 @@ from berth.planning.capacity.projections import (
     sick_gpus,
 )
 from berth.planning.capacity.world import CapacityWorld, Demand, GpuPod, GpuReport, Node
-from berth.planning.world import CLAIM, Pod, Subject
+from berth.planning.pods import Pod
+from berth.planning.world import CLAIM, Subject
 
 _Names = tuple[str, str]
 _AGENT = {"app.kubernetes.io/name": "berth", names.COMPONENT_LABEL: "agent"}

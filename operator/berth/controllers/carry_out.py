@@ -30,9 +30,10 @@ from berth.planning import names
 from berth.planning.cache_world import CacheWorld
 from berth.planning.equality import differences
 from berth.planning.gpu_nodes import GpuNodeWorld
+from berth.planning.plan import Apply, Delete, Plan, PodPatch
 from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
-from berth.planning.world import Apply, Delete, ModelWorld, Plan, PodPatch, Refusal
+from berth.planning.world import ModelWorld, Refusal
 
 logger = logging.getLogger(__name__)
 

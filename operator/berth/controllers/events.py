@@ -12,8 +12,9 @@ from berth.api.base import API_VERSION
 from berth.cluster import resources
 from berth.cluster.errors import ApiError, FencedError, NotFoundError
 from berth.cluster.gateway import Gateway
+from berth.planning.plan import Note
 from berth.planning.redaction import redact
-from berth.planning.world import Note, format_time
+from berth.planning.times import format_time
 
 logger = logging.getLogger(__name__)
 _REMEMBERED = 4096

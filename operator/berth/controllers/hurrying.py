@@ -7,7 +7,7 @@ import httpx2
 
 from berth.cluster import resources
 from berth.cluster.gateway import Gateway
-from berth.planning.world import Hurry
+from berth.planning.plan import Hurry
 
 logger = logging.getLogger(__name__)
 _TIMEOUT = 2.0

@@ -18,7 +18,8 @@ from berth.controllers.relations import Key
 from berth.controllers.store import Store
 from berth.planning.load_questions import Question, question, server_name, understood
 from berth.planning.load_state import Load, Reading, look
-from berth.planning.world import Pod, Subject
+from berth.planning.pods import Pod
+from berth.planning.world import Subject
 
 logger = logging.getLogger(__name__)
 _LONGEST_ANSWER = 4 * 1024 * 1024

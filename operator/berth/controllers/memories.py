@@ -6,7 +6,8 @@ from typing import Any
 
 from berth.controllers.relations import Key
 from berth.planning.load_state import Load
-from berth.planning.world import Pod, Refusal
+from berth.planning.pods import Pod
+from berth.planning.world import Refusal
 
 _Stubborn = dict[str, tuple[str, frozenset[str]]]
 

@@ -8,7 +8,7 @@ from berth.controllers.capacity_metrics import CapacityMetrics
 from berth.controllers.store import CHILD_KINDS, Store
 from berth.controllers.subject_metrics import SubjectCollector
 from berth.planning.download_reasons import DownloadReason
-from berth.planning.world import DownloadEnd, StartTimes
+from berth.planning.plan import DownloadEnd, StartTimes
 
 RESULTS = ("done", "stale", "refused", "fenced", "failed")
 """How a reconciliation ends."""

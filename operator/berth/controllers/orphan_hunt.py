@@ -16,9 +16,11 @@ from berth.planning.gpu_nodes import GPU_NODE
 from berth.planning.names import MANAGED_SELECTOR
 from berth.planning.orphan_processes import pod_uids, reported_pods
 from berth.planning.orphans import REPLICA_SET, Orphan, OrphanWorld, Thing, find_orphans
+from berth.planning.plan import Note
+from berth.planning.pods import Pod
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
-from berth.planning.world import Child, Note, Pod, child_from
+from berth.planning.world import Child, child_from
 
 logger = logging.getLogger(__name__)
 

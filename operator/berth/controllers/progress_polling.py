@@ -12,7 +12,7 @@ from berth.controllers.relations import Key
 from berth.controllers.store import Store
 from berth.planning.cache_world import understood
 from berth.planning.names import PROGRESS_PORT
-from berth.planning.world import Pod
+from berth.planning.pods import Pod
 
 logger = logging.getLogger(__name__)
 _LONGEST_ANSWER = 64 * 1024

@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeVar
 from berth.planning import names
 from berth.planning.artifacts import cache_of
 from berth.planning.gpu_nodes import GPU_NODE
-from berth.planning.world import CLAIM, Child, Pod, Subject
+from berth.planning.pods import Pod
+from berth.planning.world import CLAIM, Child, Subject
 
 _Names = tuple[str, str]
 _K = TypeVar("_K")

@@ -18,7 +18,8 @@ from berth.planning.cache_world import CacheWorld
 from berth.planning.gpu_nodes import GPU_NODE, GpuNodeWorld
 from berth.planning.load_questions import can_be_asked
 from berth.planning.nodes import Node, node_from
-from berth.planning.world import CLAIM, Child, ModelWorld, Pod, Subject, child_from, pod_from, subject_from
+from berth.planning.pods import Pod, pod_from
+from berth.planning.world import CLAIM, Child, ModelWorld, Subject, child_from, subject_from
 
 __all__ = ["Key", "Keys", "Store", "version_number"]
 

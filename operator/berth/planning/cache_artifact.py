@@ -16,10 +16,13 @@ from berth.planning.cache_space import used
 from berth.planning.cache_world import JobEnd, job_end, pods_of, read_message
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.failures import Known, diagnose, shown, unschedulable
+from berth.planning.plan import DownloadEnd, Note
+from berth.planning.pods import Pod
 from berth.planning.policy import Policy
 from berth.planning.progress_words import number, progress_words, size
 from berth.planning.reasons import Reason
-from berth.planning.world import Child, DownloadEnd, Note, Pod, format_time, parse_time
+from berth.planning.times import format_time, parse_time
+from berth.planning.world import Child
 
 Entry = dict[str, Any]
 

@@ -10,8 +10,8 @@ from berth.planning.cache_look import Look
 from berth.planning.cache_objects import render_removal
 from berth.planning.cache_space import choose_victims, used
 from berth.planning.download_reasons import DownloadReason
+from berth.planning.plan import Note
 from berth.planning.reasons import Reason
-from berth.planning.world import Note
 
 Entry = dict[str, Any]
 

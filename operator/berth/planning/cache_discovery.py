@@ -15,9 +15,11 @@ from berth.planning.canonical import content_hash
 from berth.planning.discovered import Discovered, Kind, proposals
 from berth.planning.download_reasons import PASSING
 from berth.planning.failures import shown
+from berth.planning.plan import Note
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
-from berth.planning.world import Child, Manifest, Note, format_time
+from berth.planning.times import format_time
+from berth.planning.world import Child, Manifest
 
 DISCOVER_ANNOTATION = "berth.dev/discover"
 """A new value searches the volume once more."""

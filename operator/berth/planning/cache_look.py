@@ -13,9 +13,11 @@ from berth.planning.cache_demand import Wanted, wanted_artifacts
 from berth.planning.cache_objects import job_name
 from berth.planning.cache_world import CacheWorld
 from berth.planning.canonical import content_hash
+from berth.planning.plan import DownloadEnd, Note
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
-from berth.planning.world import Child, DownloadEnd, Manifest, Note, format_time
+from berth.planning.times import format_time
+from berth.planning.world import Child, Manifest
 
 Entry = dict[str, Any]
 

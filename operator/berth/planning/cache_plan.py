@@ -16,9 +16,10 @@ from berth.planning.cache_status import Report, report
 from berth.planning.cache_world import CacheWorld
 from berth.planning.changes import Changes, plan_changes
 from berth.planning.errors import InvalidSpecError, first_error
+from berth.planning.plan import Apply, Delete, Plan
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
-from berth.planning.world import CLAIM, Apply, Child, Delete, Plan
+from berth.planning.world import CLAIM, Child
 
 Entry = dict[str, Any]
 

@@ -13,10 +13,11 @@ from berth.planning.cache_space import used
 from berth.planning.cache_world import CacheWorld
 from berth.planning.conditions import stamp_all
 from berth.planning.model_status import same
+from berth.planning.plan import Plan
 from berth.planning.policy import Policy
 from berth.planning.progress_words import size
 from berth.planning.reasons import Reason
-from berth.planning.world import Plan, format_time
+from berth.planning.times import format_time
 
 _NUMBERS = ("bytesDone", "percent", "bytesPerSecond", "etaSeconds", "filesDone", "message")
 

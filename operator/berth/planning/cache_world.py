@@ -11,7 +11,8 @@ from berth.planning import names
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.figures_document import from_document, to_document
 from berth.planning.nodes import Node
-from berth.planning.world import CLAIM, Child, Pod, Refusal, Subject
+from berth.planning.pods import Pod
+from berth.planning.world import CLAIM, Child, Refusal, Subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from datetime import datetime
 
 from berth.planning import names
 from berth.planning.equality import differences
+from berth.planning.plan import Apply, Delete
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
-from berth.planning.world import Apply, Child, Delete, Manifest, Refusal, Subject
+from berth.planning.world import Child, Manifest, Refusal, Subject
 
 _PASSING = (Reason.QUOTA_EXCEEDED, Reason.FORBIDDEN)
 """Refusals that somebody else than the person who wrote the Model may lift at any time."""

@@ -10,10 +10,10 @@ from berth.planning.download_reasons import DownloadReason
 from berth.planning.last_words import broken_gpu, lack_of_gpu_memory
 from berth.planning.own_download import own_failure
 from berth.planning.pod_ends import container_end, end_of, ended_at
+from berth.planning.pods import Container, Pod, Termination
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
 from berth.planning.redaction import redact
-from berth.planning.world import Container, Pod, Termination
 
 _IMAGE_REASONS = frozenset(
     {

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from berth.planning import names
 from berth.planning.drain_pod import SKIP_PATH
-from berth.planning.world import Hurry, Pod
+from berth.planning.plan import Hurry
+from berth.planning.pods import Pod
 
 FORCE_STOP_ANNOTATION = "berth.dev/force-stop"
 """Any value has requests cut whenever the Model stops. Rollouts still drain."""

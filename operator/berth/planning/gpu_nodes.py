@@ -9,7 +9,8 @@ from berth.planning import names
 from berth.planning.children import with_applied_hash
 from berth.planning.equality import differences
 from berth.planning.nodes import Node
-from berth.planning.world import Apply, Child, Plan, Refusal
+from berth.planning.plan import Apply, Plan
+from berth.planning.world import Child, Refusal
 
 GPU_NODE = "GPUNode"
 _RESOURCES = "nvidia.com/"

@@ -11,8 +11,9 @@ from berth.planning.capacity.reasons import CapacityReason
 from berth.planning.capacity.words import WHOLE
 from berth.planning.capacity.world import Demand, Need
 from berth.planning.memory_estimate import Estimate
+from berth.planning.plan import Note
 from berth.planning.reasons import Reason
-from berth.planning.world import Note, format_time
+from berth.planning.times import format_time
 
 _EXACT = 10
 """Places in the queue up to this one are told."""

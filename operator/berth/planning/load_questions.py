@@ -14,7 +14,7 @@ from berth.backends.load import sample_sum
 from berth.planning import names
 from berth.planning.drain_pod import LOAD_PATH, drain_port
 from berth.planning.load_state import Reading
-from berth.planning.world import Pod
+from berth.planning.pods import Pod
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from berth.api.model_status import LoadState
 from berth.planning.canonical import content_hash
-from berth.planning.world import format_time, parse_time
+from berth.planning.times import format_time, parse_time
 
 
 @dataclass(frozen=True, slots=True)

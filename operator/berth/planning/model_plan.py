@@ -11,8 +11,9 @@ from berth.api.base import duration_seconds
 from berth.api.model import ModelSpec
 from berth.api.model_status import Phase
 from berth.planning.capacity.step import let_all_go, mark, tell
-from berth.planning.changes import Changes, left_by_predecessor, plan_changes
-from berth.planning.conditions import Facts, Verdict, assess
+from berth.planning.changes import Changes, plan_changes
+from berth.planning.conditions import Facts, assess
+from berth.planning.counted_pods import without_predecessor, without_stranded
 from berth.planning.download_reasons import DownloadReason
 from berth.planning.drain_pod import drain_port
 from berth.planning.errors import InvalidSpecError, first_error
@@ -23,22 +24,21 @@ from berth.planning.idling import idling
 from berth.planning.intent import Intent, intend
 from berth.planning.model_status import (
     build_status,
-    first_status_can_wait,
     known_failure,
-    only_progress_differs,
-    only_words_differ,
     same,
     shown_load,
 )
 from berth.planning.own_download import downloading
+from berth.planning.plan import Apply, Plan
 from berth.planning.policy import Policy
 from berth.planning.provisioning import Provisioning, Way, provision
 from berth.planning.reasons import BREAKER, Reason
 from berth.planning.recovery import Diagnoses, count, patience, told
 from berth.planning.recovery_memory import Memory, recall
+from berth.planning.status_writes import notes, status_wait
 from berth.planning.timeline import finished_start, seconds_in_phase
 from berth.planning.uninstalling import take_down
-from berth.planning.world import Apply, Child, ModelWorld, Note, Plan, Subject, parse_time
+from berth.planning.world import Child, ModelWorld, Subject
 
 _POD_NEWS = 1.0
 """Seconds in which a Pod that was made this moment is told by the watch."""
@@ -63,8 +63,8 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     subject = world.subject
     if subject.deleting:
         return Plan()  # the garbage collector removes the children, with or without an operator
-    everything = _without_predecessor(world)
-    world = _without_stranded(everything)
+    everything = without_predecessor(world)
+    world = without_stranded(everything)
     try:
         spec = ModelSpec.model_validate(subject.spec)
         tripped = _tripped(subject, provision(world, spec))
@@ -126,30 +126,6 @@ def _refuse(world: ModelWorld, field: str, message: str, now: datetime, policy: 
     """The Plan for a spec that cannot be carried out: what runs goes on, as long as Berth is here."""
     changes = Changes(take_down(world))
     return _report(world, None, _facts_of_invalid(world, field, message), changes, None, now, policy)
-
-
-def _without_predecessor(world: ModelWorld) -> ModelWorld:
-    """The World in which Pods of a deleted Model of the same name count as outdated, whatever template they have.
-
-    They live on for the time of their drain, and their namesake is often made at once: `kubectl replace --force`.
-    """
-    subject, deployment = world.subject, world.child("Deployment")
-    if deployment is None:
-        born = subject.created_at
-        strangers = [pod for pod in world.pods if born and pod.created_at and pod.created_at < born]
-    else:
-        strangers = list(world.pods) if left_by_predecessor(subject, deployment) else []
-    if not strangers:
-        return world
-    return replace(world, pods=tuple(replace(p, template_hash="") if p in strangers else p for p in world.pods))
-
-
-def _without_stranded(world: ModelWorld) -> ModelWorld:
-    """The World without Pods that are being deleted on Nodes that do not answer: nobody there can say that they end."""
-    lost = world.lost_nodes
-    if not lost:
-        return world
-    return replace(world, pods=tuple(pod for pod in world.pods if not (pod.deleting and pod.node in lost)))
 
 
 def _tripped(subject: Subject, provisioning: Provisioning) -> tuple[str, str] | None:
@@ -350,7 +326,7 @@ def _report(
     elif intent is not None:
         plan = replace(plan, hurries=intent.recovery.moves)
     if not same(status, subject.status):
-        wait = _status_wait(world, verdict, status, now, policy)
+        wait = status_wait(world, verdict, status, now, policy)
         if wait is not None:
             waits.append(wait)
         else:
@@ -358,7 +334,7 @@ def _report(
             if facts.was is not verdict.phase:
                 transition = (facts.was, verdict.phase, verdict.reason)
                 seconds = seconds_in_phase(subject, now)
-                plan = replace(plan, transition=transition, phase_seconds=seconds, notes=_notes(verdict))
+                plan = replace(plan, transition=transition, phase_seconds=seconds, notes=notes(verdict))
             own = intent is not None and intent.provisioning.way is Way.EPHEMERAL
             if verdict.stalled and _breaks(verdict.reason, own=own):
                 waits.append(0.0)  # the servers are stopped once the status says why
@@ -377,42 +353,3 @@ def _note_use(status: dict[str, Any], world: ModelWorld, intent: Intent, now: da
     if idle.unload:
         return [0.0]
     return [] if idle.look_again is None else [idle.look_again]
-
-
-def _status_wait(
-    world: ModelWorld, verdict: Verdict, status: Mapping[str, Any], now: datetime, policy: Policy
-) -> float | None:
-    """Seconds that a status write may wait; None when it is due."""
-    subject, deployment = world.subject, world.child("Deployment")
-    if first_status_can_wait(subject.status, verdict):
-        # Counted from the Deployment: among a thousand new Models a Model may have waited long for its turn.
-        made = parse_time(deployment.manifest()["metadata"].get("creationTimestamp")) if deployment else None
-        age = (now - made).total_seconds() if made else 0.0
-        if 0 <= age < policy.first_status_patience:
-            return policy.first_status_patience - age
-    if world.status_written_at is None:
-        return None
-    since = (now - world.status_written_at).total_seconds()
-    if only_words_differ(subject.status, status):
-        interval = policy.message_interval
-    else:
-        interval = policy.progress_interval if only_progress_differs(subject.status, status) else 0.0
-    return interval - since if 0 <= since < interval else None
-
-
-_TOLD = {
-    Phase.READY: "Normal",
-    Phase.STOPPED: "Normal",
-    Phase.UPDATING: "Normal",
-    Phase.DEGRADED: "Warning",
-    Phase.FAILED: "Warning",
-}
-
-
-def _notes(verdict: Verdict) -> tuple[Note, ...]:
-    """Events for the transitions that a person wants to hear of; the rest is in the status and on the Pods."""
-    kind = _TOLD.get(verdict.phase)
-    if kind is None:
-        return ()
-    reason = verdict.reason if verdict.phase in (Phase.FAILED, Phase.DEGRADED) else verdict.phase.value
-    return (Note(kind, reason, verdict.message),)

@@ -13,10 +13,12 @@ from berth.planning.failures import Failure, Known
 from berth.planning.gpu_standing import GpuStanding
 from berth.planning.idling import idle_note
 from berth.planning.load_questions import can_be_asked
+from berth.planning.pods import Pod
 from berth.planning.provisioning import Provisioning, Way
 from berth.planning.reasons import Reason
 from berth.planning.timeline import phase_since, timeline
-from berth.planning.world import ModelWorld, Pod, Subject, format_time, parse_time
+from berth.planning.times import format_time, parse_time
+from berth.planning.world import ModelWorld, Subject
 
 
 def service_url(subject: Subject, spec: ModelSpec) -> str:

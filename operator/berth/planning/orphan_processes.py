@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from berth.planning.world import parse_time
+from berth.planning.times import parse_time
 
 GPU_PROCESS = "GPUProcess"
 _STATIC_POD = "kubernetes.io/config.hash"

@@ -12,8 +12,9 @@ from berth.planning import names
 from berth.planning.gpu_nodes import GPU_NODE
 from berth.planning.nodes import Node
 from berth.planning.orphan_processes import GPU_PROCESS, lost_processes
+from berth.planning.pods import Pod
 from berth.planning.policy import OrphansPolicy, Policy
-from berth.planning.world import CLAIM, Child, Pod, Subject
+from berth.planning.world import CLAIM, Child, Subject
 
 Thing = Subject | Child | Pod | Node
 

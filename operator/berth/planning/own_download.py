@@ -5,9 +5,9 @@ from typing import Any
 
 from berth.planning.cache_world import read_message
 from berth.planning.download_reasons import PASSING, DownloadReason
+from berth.planning.pods import Pod
 from berth.planning.progress_words import progress_words
 from berth.planning.reasons import Reason
-from berth.planning.world import Pod
 
 Progress = Mapping[str, Mapping[str, Any]]
 """By name of a Pod: what its download says of itself."""

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
+from berth.planning.pods import Container, Pod
 from berth.planning.reasons import Reason
-from berth.planning.world import Container, Pod
 
 _BY_KUBELET = {
     "Evicted": Reason.EVICTED,

@@ -13,10 +13,13 @@ from typing import Any
 from berth.planning.excluded_nodes import applied_exclusions, hosts_of, may_exclude
 from berth.planning.failures import Failure
 from berth.planning.last_words import missing_command
+from berth.planning.plan import Hurry
+from berth.planning.pods import Pod
 from berth.planning.policy import Policy
 from berth.planning.reasons import EXPLANATIONS, Reason
 from berth.planning.recovery_memory import Excluded, Lost, Memory
-from berth.planning.world import Hurry, ModelWorld, Pod, Subject, format_time
+from berth.planning.times import format_time
+from berth.planning.world import ModelWorld, Subject
 
 Diagnoses = Sequence[tuple[Pod, Failure]]
 

@@ -8,7 +8,8 @@ from typing import Any
 from berth.planning.canonical import content_hash
 from berth.planning.policy import Policy
 from berth.planning.starting import start_value
-from berth.planning.world import Subject, format_time, parse_time
+from berth.planning.times import format_time, parse_time
+from berth.planning.world import Subject
 
 _MOST_JITTER = 0.5
 """Attempts come up to half as late again, so that Models that failed together do not start together."""

@@ -8,7 +8,7 @@ from typing import Any
 from berth.api.model import ModelSpec, RolloutStrategy, UpgradePolicy
 from berth.planning import names
 from berth.planning.children import template_hash
-from berth.planning.world import Pod
+from berth.planning.pods import Pod
 
 
 @dataclass(frozen=True, slots=True)

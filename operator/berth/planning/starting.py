@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from berth.planning.canonical import content_hash
-from berth.planning.world import format_time, parse_time
+from berth.planning.times import format_time, parse_time
 
 START_ANNOTATION = "berth.dev/start"
 """Any new value asks for a start. An empty one asks for nothing."""

@@ -11,7 +11,10 @@ from typing import Any
 
 from berth.api.model_status import Phase
 from berth.planning.conditions import Facts, Verdict
-from berth.planning.world import Pod, StartTimes, Subject, format_time, parse_time
+from berth.planning.plan import StartTimes
+from berth.planning.pods import Pod
+from berth.planning.times import format_time, parse_time
+from berth.planning.world import Subject
 
 _ENDED = (Phase.STOPPED, Phase.FAILED, Phase.DRAINING)
 _STEPS = (

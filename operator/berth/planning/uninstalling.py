@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from berth.api.model_status import Phase
+from berth.planning.plan import Delete
 from berth.planning.reasons import Reason
-from berth.planning.world import Delete, ModelWorld
+from berth.planning.world import ModelWorld
 
 SWITCH_KEY = "stopModels"
 """In the operator's ConfigMap: `true` has every Model stopped."""

@@ -14,7 +14,7 @@ from berth.planning.capacity.plan import CapacityPlan, ModelCapacity, Preemption
 from berth.planning.capacity.planner import plan_capacity
 from berth.planning.capacity.policy import CapacityPolicy
 from berth.planning.capacity.world import CapacityWorld, Demand, GpuPod
-from berth.planning.world import pod_from
+from berth.planning.pods import pod_from
 from support import builders
 from support.builders import NAMESPACE, NOW
 from support.gpu_clusters import GPU, model, remember

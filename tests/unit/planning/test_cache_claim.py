@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from berth.planning.cache_plan import decide_cache
+from berth.planning.plan import Apply, Delete, Plan
 from berth.planning.policy import Policy
-from berth.planning.world import CLAIM, Apply, Delete, Plan
+from berth.planning.world import CLAIM
 from support import builders
 from support.builders import URI
 from support.cache_simulation import CacheSimulation, jobs_in

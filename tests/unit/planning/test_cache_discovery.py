@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berth.planning.cache_discovery import DISCOVER_ANNOTATION
-from berth.planning.world import Plan
+from berth.planning.plan import Plan
 from support import builders
 from support.builders import GIB, URI
 from support.cache_simulation import CacheSimulation, arguments, bound, jobs_in

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth.planning.plan import Apply
 from berth.planning.policy import Policy
-from berth.planning.world import Apply, Refusal, parse_time
+from berth.planning.times import parse_time
+from berth.planning.world import Refusal
 from support import builders
 from support.builders import GIB, URI
 from support.cache_simulation import KEY, KILLED, LOST, CacheSimulation, Source, bound, failed, jobs_in

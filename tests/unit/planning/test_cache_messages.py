@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from berth.api.model_cache import ModelCache
 from berth.planning.cache_plan import decide_cache
 from berth.planning.cache_world import read_message, understood
-from berth.planning.world import Plan
+from berth.planning.plan import Plan
 from support import builders
 from support.builders import NAMESPACE, URI
 from support.cache_simulation import CacheSimulation, bound

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.planning.cache_objects import job_name
+from berth.planning.plan import Apply
 from berth.planning.policy import Policy
 from berth.planning.render_settings import Peer, RenderSettings
-from berth.planning.world import Apply
 from support import builders
 from support.builders import URI
 from support.cache_simulation import CacheSimulation, arguments, bound, folder_of, jobs_in, option

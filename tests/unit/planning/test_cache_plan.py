@@ -7,7 +7,9 @@ import pytest
 
 from berth.api.model_cache import ModelCache
 from berth.planning.cache_plan import decide_cache
-from berth.planning.world import CLAIM, Delete, Plan, parse_time
+from berth.planning.plan import Delete, Plan
+from berth.planning.times import parse_time
+from berth.planning.world import CLAIM
 from support import builders
 from support.builders import GIB, URI
 from support.cache_simulation import (

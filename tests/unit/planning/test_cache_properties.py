@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from berth.api.model_cache import ModelCache
-from berth.planning.world import Plan
+from berth.planning.plan import Plan
 from support.builders import GIB
 from support.cache_simulation import KILLED, LOST, OK, CacheSimulation, Source, jobs_in, option
 

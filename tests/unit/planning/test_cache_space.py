@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from berth.planning.world import Plan
+from berth.planning.plan import Plan
 from support import builders
 from support.builders import GIB, URI
 from support.cache_simulation import CacheSimulation, Source, arguments, bound, failed, has_ended, jobs_in, option

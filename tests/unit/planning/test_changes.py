@@ -9,9 +9,10 @@ import pytest
 from berth.planning import names
 from berth.planning.changes import Changes, plan_changes
 from berth.planning.children import with_applied_hash
+from berth.planning.plan import Apply, Delete
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
-from berth.planning.world import Apply, Delete, Refusal, child_from, subject_from
+from berth.planning.world import Refusal, child_from, subject_from
 from support import builders
 from support.builders import NOW
 

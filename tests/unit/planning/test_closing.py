@@ -8,7 +8,8 @@ from hypothesis import given
 
 from berth.planning import names
 from berth.planning.closing import CLOSED_SECONDS
-from berth.planning.world import Apply, Delete, Plan, Refusal
+from berth.planning.plan import Apply, Delete, Plan
+from berth.planning.world import Refusal
 from support import builders
 from support.simulation import KEY, Simulation, ready
 from unit.planning.test_model_plan import act, actions

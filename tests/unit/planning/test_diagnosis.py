@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.planning.failures import Circumstances, Failure, Known, diagnose, last_lines, unschedulable, worst
+from berth.planning.pods import pod_from
 from berth.planning.policy import Policy
 from berth.planning.reasons import BREAKER, Reason
-from berth.planning.world import pod_from
 from support import builders
 from support.builders import NOW, container, ended, pod
 

@@ -12,8 +12,9 @@ from berth.planning import names
 from berth.planning.gpu_nodes import render_gpu_node
 from berth.planning.nodes import node_from
 from berth.planning.orphans import ORPHAN_KINDS, Findings, Orphan, OrphanWorld, find_orphans
+from berth.planning.pods import pod_from
 from berth.planning.policy import OrphansPolicy, Policy
-from berth.planning.world import child_from, pod_from, subject_from
+from berth.planning.world import child_from, subject_from
 from support import builders
 from support.builders import NOW
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from berth.planning import names
 from berth.planning.forced_stop import FORCE_STOP_ANNOTATION, hurries
-from berth.planning.world import Hurry, Plan, pod_from
+from berth.planning.plan import Hurry, Plan
+from berth.planning.pods import pod_from
 from support import builders
 from support.simulation import Simulation
 

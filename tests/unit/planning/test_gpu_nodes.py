@@ -7,7 +7,8 @@ import pytest
 
 from berth.planning.gpu_nodes import GpuNodeWorld, decide_gpu_node, has_gpus, render_gpu_node
 from berth.planning.nodes import Node, node_from
-from berth.planning.world import Apply, Plan, child_from
+from berth.planning.plan import Apply, Plan
+from berth.planning.world import child_from
 from support import builders
 
 

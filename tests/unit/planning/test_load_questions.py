@@ -11,7 +11,7 @@ from berth.backends.registry import backend_for
 from berth.planning import names
 from berth.planning.load_questions import Question, can_be_asked, question, server_name, understood
 from berth.planning.load_state import Reading
-from berth.planning.world import Pod, pod_from
+from berth.planning.pods import Pod, pod_from
 from support import builders
 
 METRICS = LoadMetrics("/metrics", "busy", "queued", worked="busy_total")

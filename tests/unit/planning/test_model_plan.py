@@ -12,8 +12,9 @@ from berth.api.model import Model
 from berth.planning import names
 from berth.planning.closing import CLOSED_SECONDS
 from berth.planning.model_plan import decide
+from berth.planning.plan import Apply, Plan
 from berth.planning.policy import Policy
-from berth.planning.world import Apply, Plan, format_time
+from berth.planning.times import format_time
 from support import builders
 from support.kstatus import kstatus
 from support.simulation import ConflictError, Simulation, ready

@@ -6,7 +6,7 @@ import pytest
 
 from berth.planning import names
 from berth.planning.own_download import shown_download
-from berth.planning.world import pod_from
+from berth.planning.pods import pod_from
 from support import builders
 from support.builders import GIB, NAMESPACE, URI
 from support.simulation import KEY, Simulation

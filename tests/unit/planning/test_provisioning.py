@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from berth.planning.world import Plan
+from berth.planning.plan import Plan
 from support import builders
 from support.builders import GIB, URI
 from support.kstatus import kstatus

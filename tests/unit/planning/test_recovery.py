@@ -10,9 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from berth.planning import names
 from berth.planning.model_plan import decide
+from berth.planning.plan import Plan
 from berth.planning.policy import Policy
 from berth.planning.recovery_memory import Lost, Memory, remembered
-from berth.planning.world import Plan, parse_time
+from berth.planning.times import parse_time
 from support import builders
 from support.kstatus import kstatus
 from support.simulation import Simulation, ready

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from berth.api.model import ModelSpec, RolloutStrategy, UpgradePolicy
 from berth.planning import names
 from berth.planning.children import template_hash
+from berth.planning.pods import pod_from
 from berth.planning.rollout import allowed_replicas, choose_strategy, choose_template
-from berth.planning.world import pod_from
 from support import builders
 
 OLD = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "server", "image": "old"}]}}

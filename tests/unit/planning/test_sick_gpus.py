@@ -5,9 +5,11 @@ from typing import Any
 from berth.controllers.store import Key, Store
 from berth.planning.failures import Circumstances, diagnose
 from berth.planning.model_plan import decide
+from berth.planning.plan import Apply
+from berth.planning.pods import pod_from
 from berth.planning.policy import Policy
 from berth.planning.reasons import Reason
-from berth.planning.world import Apply, ModelWorld, pod_from
+from berth.planning.world import ModelWorld
 from support import builders
 from support.builders import NOW, container, pod, serving_pod
 

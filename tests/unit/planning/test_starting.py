@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from berth.planning.starting import START_ANNOTATION, Start, asks_anew, current_start, remembered, start_value
-from berth.planning.world import format_time
+from berth.planning.times import format_time
 from support.builders import NOW
 
 AT = format_time(NOW)

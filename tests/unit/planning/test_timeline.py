@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from berth.planning.plan import Plan, StartTimes
 from berth.planning.starting import START_ANNOTATION
 from berth.planning.timeline import finished_start
-from berth.planning.world import Plan, StartTimes, parse_time
+from berth.planning.times import parse_time
 from support import builders
 from support.simulation import Simulation
 

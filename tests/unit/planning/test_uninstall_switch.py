@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from berth.planning.plan import Delete, Plan
 from berth.planning.uninstalling import MISSING_SECONDS, asks_to_stop, remaining
-from berth.planning.world import Delete, Plan
 from support import builders
 from support.simulation import Simulation
 from unit.planning.test_closing import Guarded

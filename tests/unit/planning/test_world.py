@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.planning import names
-from berth.planning.world import child_from, format_time, parse_time, pod_from, subject_from
+from berth.planning.pods import pod_from
+from berth.planning.times import format_time, parse_time
+from berth.planning.world import child_from, subject_from
 from support import builders
 from support.builders import NOW, ago
 

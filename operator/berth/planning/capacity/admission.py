@@ -12,7 +12,7 @@ from berth.planning.capacity.reasons import CapacityReason
 from berth.planning.capacity.standing import Standing
 from berth.planning.capacity.turn import Turn, again, once_more
 from berth.planning.capacity.world import Demand
-from berth.planning.world import format_time
+from berth.planning.times import format_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,10 @@ from berth.planning.capacity.sharing import can_be_capped
 from berth.planning.capacity.world import Demand, Need, Remembered, Rollout
 from berth.planning.memory_estimate import MIB, Estimate, estimate
 from berth.planning.model_figures import ModelFigures
+from berth.planning.pods import Pod
 from berth.planning.rollout import annotation
-from berth.planning.world import Pod, Subject, parse_time
+from berth.planning.times import parse_time
+from berth.planning.world import Subject
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _CACHE_TYPE_FLAGS = ("--kv-cache-dtype", "--cache-type-k", "-ctk")

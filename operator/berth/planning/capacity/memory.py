@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from berth.planning.capacity.world import Attempts, Remembered
-from berth.planning.world import format_time, parse_time
+from berth.planning.times import format_time, parse_time
 
 _NAMES = {
     "queued_at": "queuedAt",

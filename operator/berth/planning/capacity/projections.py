@@ -9,7 +9,8 @@ from typing import Any
 from berth.planning import names
 from berth.planning.capacity.placement import Taint, gpu_requests, is_extended, placement_from
 from berth.planning.capacity.world import Gpu, GpuPod, GpuReport, Node
-from berth.planning.world import Pod, parse_time
+from berth.planning.pods import Pod
+from berth.planning.times import parse_time
 
 HOSTNAME = "kubernetes.io/hostname"
 MIG_STRATEGY = "nvidia.com/mig.strategy"

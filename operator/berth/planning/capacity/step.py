@@ -18,8 +18,10 @@ from berth.planning.capacity.asking import note_on_deployment, share_of, strateg
 from berth.planning.capacity.decision import Decision
 from berth.planning.capacity.projections import HOSTNAME, is_held
 from berth.planning.capacity.world import Demand
+from berth.planning.plan import PodPatch
+from berth.planning.pods import Pod
 from berth.planning.rollout import annotation
-from berth.planning.world import Pod, PodPatch, format_time
+from berth.planning.times import format_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from berth.planning.capacity.asking import demand_of, need_of, note_on_deploymen
 from berth.planning.capacity.placement import Requirement
 from berth.planning.capacity.world import Demand, Remembered, Rollout
 from berth.planning.model_figures import ModelFigures, TypedWeights, WeightsFormat
-from berth.planning.world import pod_from, subject_from
+from berth.planning.pods import pod_from
+from berth.planning.world import subject_from
 from support import builders
 from support.builders import NOW
 from support.gpu_clusters import remember

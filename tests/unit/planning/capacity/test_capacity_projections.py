@@ -17,7 +17,7 @@ from berth.planning.capacity.projections import (
     told_from,
 )
 from berth.planning.capacity.world import GpuPod
-from berth.planning.world import pod_from
+from berth.planning.pods import pod_from
 from support import builders
 from support.builders import NOW
 from support.gpu_clusters import GPU

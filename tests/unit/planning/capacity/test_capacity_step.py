@@ -13,7 +13,8 @@ from berth.planning.capacity.plan import ModelCapacity, RolloutChoice
 from berth.planning.capacity.projections import HOSTNAME
 from berth.planning.capacity.step import Step, heard, let_all_go, mark, narrowed, next_step, tell
 from berth.planning.capacity.world import Demand, Rollout
-from berth.planning.world import Pod, PodPatch, pod_from
+from berth.planning.plan import PodPatch
+from berth.planning.pods import Pod, pod_from
 from support import builders
 from support.builders import NOW
 from support.gpu_clusters import model, remember
