@@ -56,6 +56,12 @@ def bare_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def gpu_node_cluster() -> Iterator[Cluster]:
+    """A cluster like `cluster`, for operators that serve all of it."""
+    yield from _cluster(f"{PREFIX}-gpus", control_plane=False)
+
+
+@pytest.fixture(scope="session")
 def two_node_cluster() -> Iterator[Cluster]:
     """A cluster like `cluster`, with a simulated node of 8 GPUs of another product beside the real one."""
     from localcluster import api
