@@ -105,4 +105,7 @@ def _without_helm(document: dict[str, Any]) -> dict[str, Any]:
     metadata = document["metadata"]
     for name in ("helm.sh/chart", "app.kubernetes.io/managed-by"):
         metadata.get("labels", {}).pop(name, None)
+    annotations = metadata.get("annotations", {})
+    if annotations.pop("helm.sh/resource-policy", None) and not annotations:
+        del metadata["annotations"]
     return document

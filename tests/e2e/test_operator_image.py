@@ -39,7 +39,7 @@ def deployed(cluster: Cluster, namespace: str, image: Path) -> Iterator[str]:
 
 
 def _deployment(namespace: str) -> dict[str, Any]:
-    served = ("--set", f"watchNamespace={namespace}")
+    served = ("--set", f"watchNamespace={namespace},models.priorityClass.create=false")
     objects = chart.component(chart.rendered(chart.THIS_IMAGE, *served, namespace=namespace), "operator")
     return next(found for found in objects if found["kind"] == "Deployment")
 
