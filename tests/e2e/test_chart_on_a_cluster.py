@@ -76,6 +76,7 @@ def _helm(major: int, where: Cluster) -> Iterator[Helm]:
     yield helm
     helm("uninstall", "berth", "--ignore-not-found", *WAIT)
     where.kubectl("delete", "crd", "--ignore-not-found", *(crd.stem for crd in (CHART / "files/crds").iterdir()))
+    where.kubectl("delete", "priorityclass", "--ignore-not-found", "berth-model")
     where.kubectl("delete", "namespace", SYSTEM)
 
 
