@@ -117,7 +117,7 @@ class Preemptor:
 
     def _may_end(self, pod: GpuPod) -> bool:
         standing = self._standings.get(pod.model)
-        return standing is not None and any(one.uid == pod.uid for one in standing.evictable())
+        return standing is not None and pod in standing.evictable()
 
     def _priority(self, claim: Claim) -> int:
         return self._standings[claim.pod.model].demand.priority
