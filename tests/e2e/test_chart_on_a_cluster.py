@@ -162,7 +162,8 @@ def test_a_model_serves_through_upgrade_rollback_uninstall_and_another_install(
         eventually(lambda: not upgrade_available(where, namespace), 60, "no upgradeAvailable")
 
         helm("uninstall", "berth", *WAIT)
-        assert where.list("pod", SYSTEM, "app.kubernetes.io/component=operator") == []
+        # Helm 3 does not wait for Pods that are ending.
+        eventually(lambda: not where.list("pod", SYSTEM, "app.kubernetes.io/component=operator"), 40, "no operator")
         assert where.phase("hello", namespace) == "Ready"
 
         helm("install", "berth", str(CHART), THIS_IMAGE, *WAIT)

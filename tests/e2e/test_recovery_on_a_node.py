@@ -56,7 +56,7 @@ def test_a_server_that_takes_connections_and_answers_nothing_is_found_out(served
     wait_for_phase(where, namespace, name, "Ready", 60)
     wait_for_reason(where, namespace, name, "Unresponsive", 30)
     assert status(served, name)["phase"] == "Degraded"
-    message = wait_for_stall(where, namespace, name, "Unresponsive", 120)
+    message = wait_for_stall(where, namespace, name, "Unresponsive", 240)
     assert "health.failureThreshold" in message
     eventually(lambda: not pods(where, namespace, name), 30, "no Pods")
     annotate(served, name, "now")

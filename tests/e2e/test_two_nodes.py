@@ -248,6 +248,12 @@ def node_that_speaks_once(served: Served, name: str) -> None:
     patch = ("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
     eventually(lambda: served.cluster.kubectl(*patch), 20, f"the status of {name}")
 
+    def usable() -> bool:
+        found = served.cluster.get("node", name, None)
+        return found is not None and not found["spec"].get("taints")
+
+    eventually(usable, 30, f"{name} without the taint of a node that is not ready")
+
 
 @pytest.mark.slow
 def test_a_server_on_a_node_that_falls_silent_is_replaced_on_another(two_nodes: Served, store: str) -> None:
