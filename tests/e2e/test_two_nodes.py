@@ -249,7 +249,7 @@ def node_that_speaks_once(served: Served, name: str) -> None:
     eventually(lambda: served.cluster.kubectl(*patch), 20, f"the status of {name}")
 
     def usable() -> bool:
-        found = served.cluster.get("node", name, None)
+        found = served.cluster.get("node", name)
         return found is not None and not found["spec"].get("taints")
 
     eventually(usable, 30, f"{name} without the taint of a node that is not ready")
