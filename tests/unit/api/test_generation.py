@@ -11,6 +11,8 @@ from generation.__main__ import main
 from generation.outputs import desired_files, stale_files
 from unit.api.model_examples import load_examples
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA_PATH = "docs/schema/berth.dev/model_v1alpha1.json"
 

@@ -11,6 +11,8 @@ from berth import __version__
 from berth.api.crd import RESOURCES
 from support.chart import CHART, Helm, component, rendered
 
+pytestmark = pytest.mark.slow
+
 ROOT = CHART.parents[1]
 EVERYTHING = (
     "--set=uninstall.stopModels=true,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true",

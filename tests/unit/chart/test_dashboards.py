@@ -16,6 +16,8 @@ from generation import metrics
 from generation.monitoring import rules
 from support.chart import CHART
 
+pytestmark = pytest.mark.slow
+
 ROOT = CHART.parents[1]
 FILES = sorted((CHART / "files/dashboards").glob("*.json"))
 DASHBOARDS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in FILES}

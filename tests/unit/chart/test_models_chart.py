@@ -15,6 +15,8 @@ from support.chart import Helm
 from support.models_chart import MODELS_CHART, everything, objects, refusal, template
 from unit.api.admission import violations, with_defaults
 
+pytestmark = pytest.mark.slow
+
 CATALOGUE = read_catalogue()
 KEYS = list(CATALOGUE.models)
 MAJORS = pytest.mark.parametrize("major", [3, 4])
