@@ -11,13 +11,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from berth.api.model_cache import AccessMode
 from berth.controllers.relations import Key
 from berth.planning import names
 from berth.planning.capacity.decision import Decision, as_carried_out, has_to_be_carried_out
 from berth.planning.capacity.placement import Terms, terms_from
 from berth.planning.capacity.plan import CapacityPlan, ModelCapacity
 from berth.planning.capacity.projections import (
-    HOSTNAME,
     concerns_gpus,
     gpu_node_from,
     gpu_pod_from,
@@ -25,6 +25,7 @@ from berth.planning.capacity.projections import (
     sick_gpus,
 )
 from berth.planning.capacity.world import CapacityWorld, Demand, GpuPod, GpuReport, Node
+from berth.planning.nodes import HOSTNAME_LABEL
 from berth.planning.pods import Pod
 from berth.planning.world import CLAIM, Subject
 
@@ -32,7 +33,6 @@ _Names = tuple[str, str]
 _AGENT = {"app.kubernetes.io/name": "berth", names.COMPONENT_LABEL: "agent"}
 PATIENCE = timedelta(seconds=30)
 """How long a decision counts as done that nobody has carried out."""
-READ_WRITE_MANY = "ReadWriteMany"
 
 
 class CapacityStore:
@@ -81,8 +81,7 @@ class CapacityStore:
 
     def observe_pod(self, manifest: Mapping[str, Any], pod: Pod) -> None:
         """A Pod is there, whoever's it is."""
-        labels = manifest["metadata"].get("labels") or {}
-        if all(labels.get(name) == value for name, value in _AGENT.items()):
+        if _is_agent(manifest):
             self._observe_agent(pod)
         where = (pod.namespace, pod.name)
         new = gpu_pod_from(manifest, pod)
@@ -120,14 +119,13 @@ class CapacityStore:
     @staticmethod
     def concerns(manifest: Mapping[str, Any]) -> bool:
         """Whether a Pod of somebody else's matters at all."""
-        labels = manifest["metadata"].get("labels") or {}
-        return concerns_gpus(manifest) or all(labels.get(name) == value for name, value in _AGENT.items())
+        return concerns_gpus(manifest) or _is_agent(manifest)
 
     def observe_cache(self, cache: Subject) -> None:
         """A ModelCache is there."""
         key = f"{cache.namespace}/{cache.name}"
         claim = cache.status.get("claim") or names.cache_object(cache.name)
-        known = (cache.status.get("accessMode", "") != READ_WRITE_MANY, f"{cache.namespace}/{claim}")
+        known = (cache.status.get("accessMode", "") != AccessMode.READ_WRITE_MANY, f"{cache.namespace}/{claim}")
         if self._one_node.get(key) == known:
             return
         self._one_node[key] = known
@@ -332,7 +330,9 @@ class CapacityStore:
 
     def _hostnames(self, nodes: Iterable[str]) -> tuple[str, ...]:
         known = (self._nodes.get(name) for name in nodes)
-        return tuple(sorted(node.labels[HOSTNAME] for node in known if node is not None and HOSTNAME in node.labels))
+        return tuple(
+            sorted(node.labels[HOSTNAME_LABEL] for node in known if node is not None and HOSTNAME_LABEL in node.labels)
+        )
 
     def _measured(self, name: str) -> int | None:
         """Memory that the Pod of a Model which uses most has in use on one GPU."""
@@ -362,3 +362,8 @@ class CapacityStore:
         if (decision := self._decisions.get(name)) is not None:
             self._decisions[name] = replace(decision, told=True)
             self.changed.set()
+
+
+def _is_agent(manifest: Mapping[str, Any]) -> bool:
+    """Whether a Pod is a GPU agent."""
+    return _AGENT.items() <= (manifest["metadata"].get("labels") or {}).items()

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from berth.api.model import DesiredState, ModelSpec
+from berth.api.model import DesiredState, ModelSpec, RolloutStrategy
 from berth.planning import names
 from berth.planning.canonical import canonical_json
 from berth.planning.capacity.asking import demand_of, need_of, share_of
@@ -28,7 +28,7 @@ from berth.planning.forced_stop import is_forced
 from berth.planning.memory_estimate import Estimate
 from berth.planning.pod_template import render_pod_template, template_inputs
 from berth.planning.policy import Policy
-from berth.planning.provisioning import Provisioning, Way, provision
+from berth.planning.provisioning import Provisioning, Way
 from berth.planning.reasons import Reason
 from berth.planning.recovery import Steps, steps
 from berth.planning.recovery_memory import Memory
@@ -85,13 +85,20 @@ class Intent:
 
 
 def intend(
-    world: ModelWorld, spec: ModelSpec, memory: Memory, *, given_up: bool, policy: Policy, now: datetime
+    world: ModelWorld,
+    spec: ModelSpec,
+    provisioning: Provisioning,
+    memory: Memory,
+    *,
+    given_up: bool,
+    policy: Policy,
+    now: datetime,
 ) -> Intent:
     """What is wanted now; `memory` is of failures. `given_up` stops all servers. Raises InvalidSpecError."""
     subject = world.subject
     child = world.child("Deployment")
     deployment = child.manifest() if child else None
-    provisioning = keep_what_serves(provision(world, spec), world, spec, deployment)
+    provisioning = keep_what_serves(provisioning, world, spec, deployment)
     template, inputs = _template(subject, spec, provisioning, deployment, policy, share_of(deployment))
     start = current_start(
         remembered(subject.status),
@@ -113,7 +120,7 @@ def intend(
         runs = 0 if given_up or stop_reason else wanted
         if recovery.most is not None:
             runs = min(runs, recovery.most)
-        asked = _ask(world, spec, need, provisioning, template, digest, deployment, runs, recovery.excluded)
+        asked = _ask(world, spec, need, provisioning, template, digest, deployment, runs, recovery.excluded, strategy)
     if asked.step is not None:
         replicas, strategy = asked.step.replicas, asked.step.strategy
     elif template:
@@ -193,6 +200,7 @@ def _ask(
     deployment: Mapping[str, Any] | None,
     runs: int,
     avoided: Sequence[str],
+    strategy: RolloutStrategy,
 ) -> _Asked:
     stored = provisioning.stored
     demand = demand_of(
@@ -208,7 +216,6 @@ def _ask(
         pods=world.pods,
     )
     decision = heard(world.decision, demand)
-    strategy, _ = choose_strategy(spec)
     return _Asked(next_step(demand, decision, deployment, strategy), demand, decision)
 
 

@@ -67,11 +67,13 @@ def decide(world: ModelWorld, now: datetime, policy: Policy) -> Plan:
     world = without_stranded(everything)
     try:
         spec = ModelSpec.model_validate(subject.spec)
-        tripped = _tripped(subject, provision(world, spec))
+        provisioning = provision(world, spec)
+        tripped = _tripped(subject, provisioning)
         gone = not any(pod.living or pod.deleting for pod in world.pods)
         recalled = recall(subject, now, policy, startable=tripped is None or gone)
         tripped = None if recalled.started else tripped
-        intent = intend(world, spec, recalled.memory, given_up=tripped is not None, policy=policy, now=now)
+        given_up = tripped is not None
+        intent = intend(world, spec, provisioning, recalled.memory, given_up=given_up, policy=policy, now=now)
     except ValidationError as error:
         return _refuse(world, *first_error(error), now, policy)
     except InvalidSpecError as error:

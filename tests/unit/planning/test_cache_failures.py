@@ -18,20 +18,6 @@ OTHER = "hf://org/mistral"
 THIRD = "hf://org/qwen"
 
 
-@pytest.fixture
-def downloading() -> CacheSimulation:
-    """A cluster whose ModelCache has begun to download what a Model wants; half of it is there."""
-    cluster = CacheSimulation()
-    cluster.add_model()
-    for _ in range(2):
-        cluster.reconcile()
-        cluster.bind_claim()
-    cluster.run(2)
-    cluster.reconcile()
-    assert cluster.state() == "Downloading"
-    return cluster
-
-
 def condition(cluster: CacheSimulation, kind: str = "Ready") -> tuple[str, str]:
     found = next(one for one in cluster.status["conditions"] if one["type"] == kind)
     return found["status"], found["reason"]

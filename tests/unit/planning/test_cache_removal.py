@@ -12,20 +12,6 @@ THIRD = "hf://org/qwen"
 
 
 @pytest.fixture
-def downloading() -> CacheSimulation:
-    """A cluster whose ModelCache has begun to download what a Model wants; half of it is there."""
-    cluster = CacheSimulation()
-    cluster.add_model()
-    for _ in range(2):
-        cluster.reconcile()
-        cluster.bind_claim()
-    cluster.run(2)
-    cluster.reconcile()
-    assert cluster.state() == "Downloading"
-    return cluster
-
-
-@pytest.fixture
 def full() -> CacheSimulation:
     """A cluster whose ModelCache has what a Model wants."""
     cluster = CacheSimulation()

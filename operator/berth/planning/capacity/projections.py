@@ -12,7 +12,6 @@ from berth.planning.capacity.world import Gpu, GpuPod, GpuReport, Node
 from berth.planning.pods import Pod
 from berth.planning.times import parse_time
 
-HOSTNAME = "kubernetes.io/hostname"
 MIG_STRATEGY = "nvidia.com/mig.strategy"
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _BACK_OFF = ("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError")

@@ -16,8 +16,9 @@ from berth.planning import names
 from berth.planning.canonical import canonical_json
 from berth.planning.capacity.asking import note_on_deployment, share_of, strategy_of
 from berth.planning.capacity.decision import Decision
-from berth.planning.capacity.projections import HOSTNAME, is_held
+from berth.planning.capacity.projections import is_held
 from berth.planning.capacity.world import Demand
+from berth.planning.nodes import HOSTNAME_LABEL
 from berth.planning.plan import PodPatch
 from berth.planning.pods import Pod
 from berth.planning.rollout import annotation
@@ -88,10 +89,10 @@ def tell(decision: Decision | None, template_hash: str, pods: Sequence[Pod], now
         return ()
     pod = min(held, key=lambda one: (one.created_at or now, one.name))
     if beyond:
-        requirement = {"key": HOSTNAME, "operator": "NotIn", "values": sorted(decision.existing)}
+        requirement = {"key": HOSTNAME_LABEL, "operator": "NotIn", "values": sorted(decision.existing)}
         requirements = [requirement] if decision.existing else []
     else:
-        requirements = [{"key": HOSTNAME, "operator": "In", "values": sorted(decision.hostnames)}]
+        requirements = [{"key": HOSTNAME_LABEL, "operator": "In", "values": sorted(decision.hostnames)}]
     need = decision.demand.need
     note = {
         "nodes": list(capacity.nodes),

@@ -10,9 +10,9 @@ from berth.api.model import RolloutStrategy
 from berth.planning import names
 from berth.planning.capacity.decision import Decision, as_carried_out, has_to_be_carried_out
 from berth.planning.capacity.plan import ModelCapacity, RolloutChoice
-from berth.planning.capacity.projections import HOSTNAME
 from berth.planning.capacity.step import Step, heard, let_all_go, mark, narrowed, next_step, tell
 from berth.planning.capacity.world import Demand, Rollout
+from berth.planning.nodes import HOSTNAME_LABEL
 from berth.planning.plan import PodPatch
 from berth.planning.pods import Pod, pod_from
 from support import builders
@@ -135,7 +135,7 @@ def nodes_decided(demand: Demand = STORED, **fields: Any) -> Decision:
 
 def test_a_pod_is_told_the_host_names_of_its_nodes_and_let_go_in_one_write() -> None:
     (patch,) = told(nodes_decided(), held())
-    requirement = {"key": HOSTNAME, "operator": "In", "values": ["host-a", "host-b"]}
+    requirement = {"key": HOSTNAME_LABEL, "operator": "In", "values": ["host-a", "host-b"]}
     assert patch.body["spec"]["schedulingGates"] is None
     assert patch.body["spec"]["affinity"] == narrowed({}, [requirement])
     assert json.loads(patch.body["metadata"]["annotations"][names.CAPACITY_ANNOTATION]) == {
@@ -176,7 +176,7 @@ def test_one_that_asks_for_a_new_node_may_go_to_none_that_exists() -> None:
     terms = patch.body["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert terms == {
         "nodeSelectorTerms": [
-            {"matchExpressions": [{"key": HOSTNAME, "operator": "NotIn", "values": ["host-a", "host-b"]}]}
+            {"matchExpressions": [{"key": HOSTNAME_LABEL, "operator": "NotIn", "values": ["host-a", "host-b"]}]}
         ]
     }
     assert json.loads(patch.body["metadata"]["annotations"][names.CAPACITY_ANNOTATION])["beyond"] is True
@@ -199,7 +199,7 @@ def test_pods_that_make_way_are_marked_once() -> None:
 
 # ---- affinities ----------------------------------------------------------------------------------------------
 
-HERE = {"key": HOSTNAME, "operator": "In", "values": ["host-a"]}
+HERE = {"key": HOSTNAME_LABEL, "operator": "In", "values": ["host-a"]}
 ZONE = {"key": "zone", "operator": "In", "values": ["a"]}
 
 
